@@ -419,6 +419,8 @@ class FakeBarman:
     """The model that is applied; each is named after the node it leads to, such as ``main-db2``."""
     backups: str = ""
     """What ``list-backup`` prints."""
+    unnoted: bool = False
+    """Whether it keeps its notes on backups where we do not find them."""
     has_file: bool = True
     """Whether there is the program ``file``."""
     general: dict[str, object] = field(default_factory=dict)
@@ -445,6 +447,14 @@ class FakeBarman:
     """The directories that are links which lead nowhere."""
     hanging: frozenset[str] = frozenset({"receive-wal", "switch-wal", "show-server"})
     """The commands that hang if its health is ``hangs``."""
+
+    def notes(self) -> list[str]:
+        """What ``find`` prints of its backups: their directories, and the status of each where it is noted."""
+        found = [(words[1], words[-1]) for words in map(str.split, self.backups.splitlines())]
+        directories = [f"{HOME}/base/{number}" for number, _ in found]
+        status = ["WAITING_FOR_WALS" if last == "WAITING_FOR_WALS" else "DONE" for _, last in found]
+        noted = [f"{place}/backup.info:status={each}" for place, each in zip(directories, status, strict=True)]
+        return [*directories, *(noted if not self.unnoted else ())]
 
 
 @dataclass(frozen=True)
@@ -773,8 +783,7 @@ class FakeHost(ScriptedHost):
     # Barman reaches PostgreSQL through the gateway's port, as the real one does.
 
     def _barman_command(self, program: Program, words: list[str], limit: float) -> str:
-        if words == ["--version"]:
-            return f"{self.barman.version} Barman by EnterpriseDB (www.enterprisedb.com)\n"
+        assert words != ["--version"], "what it shows of a server tells that, too"
         verb = next(word for word in words if "-" in word[1:] or word == "diagnose")
         assert "--reset" not in words, "this would hide a gap"
         stops = "--stop" in words or verb == "terminate-process"
@@ -818,8 +827,20 @@ class FakeHost(ScriptedHost):
         node = self.nodes[number] if number else None
         system = node.system_identifier if node else "None"
         sees = {"is_in_recovery": str(node.in_recovery), "timeline": str(node.timeline)} if node else {}
-        said = {**sees, "postgres_systemid": system, "streaming_systemid": system, **self.barman.settings}
+        said = {**sees, "postgres_systemid": system, "streaming_systemid": system, **self._of_its_version()}
+        said |= self.barman.settings
         return SERVER + "".join(f"\t{name}: {value}\n" for name, value in said.items())
+
+    def _of_its_version(self) -> dict[str, str]:
+        """What the versions of Barman show, and others do not."""
+        version = tuple(map(int, self.barman.version.split(".")[:2]))
+        shown = {"cluster": "main_backup"} if version >= (3, 10) else {}
+        shown |= {"encryption": "None"} if version >= (3, 14) else {}
+        if version < (3, 19):
+            shown["barman_lock_directory"] = "/var/lib/barman"
+        if (3, 10) <= version < (3, 19):
+            shown["lock_directory_cleanup"] = str(self.barman.general.get("lock_directory_cleanup", True))
+        return shown
 
     def _barmans_surroundings(self, name: str) -> str:
         ran = self.barman.cron_ran
@@ -827,12 +848,12 @@ class FakeHost(ScriptedHost):
 
     def _barmans_files(self, program: Program, name: str, words: list[str]) -> str:
         if name == "python3":
-            assert words[:2] == ["-I", "-"]
-            if words[2] == "whole":
+            assert words[:3] == ["-I", "-S", "-"]
+            if words[3] == "whole":
                 return json.dumps({"wrong": self.barman.cut})
-            if words[2] == "switches":
+            if words[3] == "switches":
                 return json.dumps({"ends": {name: self.barman.switches.get(name) for name in asked(program)["names"]}})
-            assert words[2] == "sums"
+            assert words[3] == "sums"
             return json.dumps(self._sums(asked(program)["names"]))
         if name == "pgrep":
             if not self.barman.has_pgrep:
@@ -850,6 +871,8 @@ class FakeHost(ScriptedHost):
             places = {STREAMING: self.barman.streaming, f"{HOME}/wals": self.barman.archived, f"{HOME}/incoming": set()}
             if words[:2] == ["-L", f"{HOME}/errors"]:
                 return "".join(f"{HOME}/errors/{file}\n" for file in self.barman.errors)
+            if words[:2] == ["-L", f"{HOME}/base"]:
+                return "".join(f"{line}\n" for line in self.barman.notes())
             if "-mmin" in words:
                 return "".join(f"{STREAMING}/{file}\n" for file in self.barman.late)
             if "-name" in words:
@@ -1184,7 +1207,7 @@ KEEPALIVES = "keepalives_idle=10 tcp_user_timeout=20000"
 SERVER = f"""Server main_backup:
 	active: True
 	backup_directory: {HOME}
-	barman_lock_directory: /var/lib/barman
+	basebackups_directory: {HOME}/base
 	conninfo: host=10.0.0.20 port=54321 user=barman dbname=postgres connect_timeout=5
 	create_slot: manual
 	disabled: False

@@ -18,6 +18,8 @@ from repmgr_hooks.settings.barman import Barman
 from repmgr_hooks.system.steps import Host, Program, Rows, Sql
 
 LIMIT = 30.0
+SHOWN_SINCE = {"cluster": (3, 10), "encryption": (3, 14)}
+"""With which version ``show-server`` began to show an option (config.py, ServerConfig.KEYS)."""
 CLEANS_UP_LOCKS = (3, 10)
 """Its cron removes the lock file of the receive-wal that it has just started (utils.py:1154-1185)."""
 SMALLEST = 1024 * 1024
@@ -150,14 +152,13 @@ def has_other_forms(said: Mapping[str, str]) -> bool:
     return said.get("compression", "None").lower() not in FORMS or said.get("encryption", "None").lower() != "none"
 
 
-def version(barman: Barman, host: Host, limit: float = LIMIT) -> tuple[tuple[int, int], str]:
-    """Return Barman's version, (0, 0) if it is not known, and the text that says it.
+def at_least(said: Mapping[str, str]) -> tuple[int, int]:
+    """Return which version Barman has at least, by the options that it shows; ``--version`` is another Python's start.
 
-    Raises OperationFailed.
+    >>> at_least({"active": "True", "cluster": "main"}), at_least({"active": "True"})
+    ((3, 10), (0, 0))
     """
-    said = host.run(ask(barman, "--version", constant=True), limit).strip()
-    found = re.match(r"(\d+)\.(\d+)", said)
-    return ((int(found[1]), int(found[2])) if found else (0, 0)), said
+    return max((version for option, version in SHOWN_SINCE.items() if option in said), default=(0, 0))
 
 
 def look_for(name: str, barman: Barman, host: Host) -> Program:

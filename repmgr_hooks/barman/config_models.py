@@ -42,14 +42,15 @@ def place(barman: Barman, host: Host, limit: float = LIMIT) -> str:
 
     Raises OperationFailed, also if this Barman is too old.
     """
-    version, said = archive.version(barman, host, limit)
-    if version < SINCE:
+    known = archive.places(barman, host, limit)
+    if archive.at_least(known) < SINCE:
         raise OperationFailed(
-            f"'models' needs Barman {SINCE[0]}.{SINCE[1]} or newer, and 'barman --version' says {said!r}",
+            f"'models' needs Barman {SINCE[0]}.{SINCE[1]} or newer, and this one is older: "
+            f"'barman show-server {barman.server}' shows no 'cluster'",
             code="barman_too_old",
             hint="update Barman, or lead it through a port of the gateway",
         )
-    return str(PurePosixPath(archive.places(barman, host, limit)["backup_directory"], ".active-model.auto"))
+    return str(PurePosixPath(known["backup_directory"], ".active-model.auto"))
 
 
 def switch(barman: Barman, model: str) -> Step:

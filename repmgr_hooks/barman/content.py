@@ -177,7 +177,8 @@ def ask(
     names = dict.fromkeys(("files", "follow", module) if module != "files" else ("files",))
     texts = [(f"{PACKAGE}.{name}", folder.joinpath(f"{name}.py").read_text(encoding="utf-8")) for name in names]
     text = AGENT.format(modules=json.dumps(texts), asked=json.dumps(asked), what=what)
-    program = replace(archive.look_beside(barman, "python3", "-I", "-", what, stdin=text), settled=settled)
+    # -S: it needs the standard library alone, and site takes a third of a bare start.
+    program = replace(archive.look_beside(barman, "python3", "-I", "-S", "-", what, stdin=text), settled=settled)
     try:
         return dict(json.loads(host.run(program, limit)))
     except (ValueError, TypeError):

@@ -33,8 +33,7 @@ INACTIVE = "select not exists (select 1 from pg_replication_slots where slot_nam
 
 def stop_words(settings: Barman, host: Host) -> tuple[str, ...]:
     """Return the words that stop its receiver: Barman 3.20 deprecates ``--stop``. Raises OperationFailed."""
-    there, _ = archive.version(settings, host)
-    if there >= TERMINATES_PROCESSES:
+    if archive.at_least(archive.places(settings, host)) >= TERMINATES_PROCESSES:
         return ("terminate-process", settings.server, "receive-wal")
     return ("receive-wal", "--stop", settings.server)
 

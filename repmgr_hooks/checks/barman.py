@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path, PurePath
 
 from repmgr_hooks import clock
+from repmgr_hooks.background import together
 from repmgr_hooks.barman import archive, content
 from repmgr_hooks.checks import barman_config
 from repmgr_hooks.checks.files import secret
@@ -26,6 +28,11 @@ ASKS_FILE = (3, 14)
 """It looks with ``file --brief`` whether a backup is encrypted (encryption.py, recognize_encryption)."""
 WAITS = 5.0
 """Minutes; cron archives once a minute."""
+WAITING = "WAITING_FOR_WALS"
+NOTES = ("-maxdepth", "2", "-name", "*backup.info", "-exec", "grep", "-H", "^status=", "{}", "+")
+DIRECTORIES = ("-o", "-type", "d", "-name", "[0-9]*T[0-9]*", "-print")
+NOTE = re.compile(r"/(\d{8}T\d{6})([-/])backup\.info:status=(\w+)$", re.MULTILINE)
+"""What Barman notes of each backup, and the directories of backups; in meta/ from 3.13.2 on (infofile.py)."""
 
 
 def passwords(cluster: Cluster) -> Iterator[Finding]:
@@ -50,23 +57,28 @@ def look(
     """
     topic = Topic("barman.answer", settings.server)
     try:
-        said = archive.shown(settings, host)
+        said = archive.shown(settings, host, constant=True)
     except OperationFailed as error:
         yield topic.fail(str(error), f"{' '.join(settings.command)} show-server {settings.server}")
         return
     yield topic.ok("Barman runs, and knows the server")
     yield barman_config.activity(Topic("barman.active", settings.server), cluster.name, said, settings)
-    way = barman_config.way(Topic("barman.conninfo", settings.server), cluster, said, by_model, settings, host)
+    # Each of these starts a program, and some another Python; none waits for another.
+    (way,), *others = together(
+        lambda: [barman_config.way(Topic("barman.conninfo", settings.server), cluster, said, by_model, settings, host)],
+        lambda: [_locks(Topic("barman.locks", settings.server), said, settings, host)],
+        lambda: [_cron(Topic("barman.cron", settings.server), said, settings, host)],
+        lambda: [_content(Topic("barman.content", settings.server), settings, host)],
+        lambda: list(_left_over(settings, said, host)),
+        lambda: [_backups(Topic("barman.backup", settings.server), said, settings, host)],
+    )
     yield way
     if way.level != "FAIL" and decision and decision.primary is not None:
         yield _reaches(Topic("barman.primary", settings.server), said, decision, settings)
     yield barman_config.keepalives(Topic("barman.keepalives", settings.server), said)
     yield barman_config.slot(Topic("barman.slot", settings.server), said, settings)
-    yield _locks(Topic("barman.locks", settings.server), settings, host)
-    yield _cron(Topic("barman.cron", settings.server), said, settings, host)
-    yield _content(Topic("barman.content", settings.server), settings, host)
-    yield from _left_over(settings, said, host)
-    yield _backups(Topic("barman.backup", settings.server), settings, host)
+    for found in others:
+        yield from found
 
 
 def _reaches(topic: Topic, said: Mapping[str, str], decision: PrimaryDecision, settings: Barman) -> Finding:
@@ -81,23 +93,25 @@ def _reaches(topic: Topic, said: Mapping[str, str], decision: PrimaryDecision, s
     return topic.ok(f"reaches node {decision.primary}, timeline {decision.timeline}")
 
 
-def _locks(topic: Topic, settings: Barman, host: Host) -> Finding:
-    """Without its lock, a running receive-wal is seen by nobody, and cannot be stopped."""
-    try:
-        version, _ = archive.version(settings, host)
-        cleans_up = version >= archive.CLEANS_UP_LOCKS
-        cleanup = _global(settings, host).get("lock_directory_cleanup", "true") if cleans_up else "false"
-    except OperationFailed as error:
-        return topic.warn(
-            f"cannot determine Barman's version or settings: {error}", f"{' '.join(settings.command)} --version"
-        )
+def _locks(topic: Topic, said: Mapping[str, str], settings: Barman, host: Host) -> Finding:
+    """Without its lock, a running receive-wal is seen by nobody, and cannot be stopped.
+
+    Barman 3.10 to 3.18 shows the setting with a server, newer ones do not.
+    """
+    cleanup = "false"
+    if archive.at_least(said) >= archive.CLEANS_UP_LOCKS:
+        name = "lock_directory_cleanup"
+        try:
+            cleanup = said.get(name) or _global(settings, host).get(name, "true")
+        except OperationFailed as error:
+            return topic.warn(f"cannot determine Barman's settings: {error}", f"{' '.join(settings.command)} diagnose")
     if cleanup.lower() not in ("false", "off", "no", "0"):
-        what = f"Barman {version[0]}.{version[1]} removes the lock of its own receive-wal"
+        what = "Barman 3.10 and newer removes the lock of its own receive-wal"
         return topic.warn(what, "in barman.conf, [barman]: lock_directory_cleanup = false")
     return topic.ok("receive-wal keeps its lock file")
 
 
-def _backups(topic: Topic, settings: Barman, host: Host) -> Finding:
+def _backups(topic: Topic, said: Mapping[str, str], settings: Barman, host: Host) -> Finding:
     """Whether a backup can be made, and ends.
 
     At the beginning of a file PostgreSQL 17's pg_walfile_name names that file, and no longer the one before; Barman
@@ -105,22 +119,39 @@ def _backups(topic: Topic, settings: Barman, host: Host) -> Finding:
     """
     barman = " ".join(settings.command)
     try:
-        version, _ = archive.version(settings, host)
-        listed = host.run(Program((*settings.command, "list-backup", settings.server)), LIMIT)
+        waiting = waiting_backups(said, settings, host)
     except OperationFailed as error:
         return topic.warn(f"cannot list its backups: {error}", f"{barman} list-backup {settings.server}")
     try:
-        if version >= ASKS_FILE:
+        if archive.at_least(said) >= ASKS_FILE:
             host.run(Program(settings.beside("file", "--version"), whole=False), LIMIT)
     except OperationFailed as error:
-        what = f"Barman {version[0]}.{version[1]} makes no backup without the program 'file': {error}"
+        what = f"Barman 3.14 and newer makes no backup without the program 'file': {error}"
         return topic.fail(what, "apt install file (or dnf install file), where Barman runs")
-    if waiting := re.findall(r"(\d{8}T\d{6})\b.*\bWAITING_FOR_WALS", listed):
+    if waiting:
         what = f"backup {waiting[0]} is not complete: Barman still waits for WAL that it needs"
         # Else cron looks whether it is complete, within a minute.
         look = f"{barman} check-backup {settings.server} {waiting[0]}"
         return topic.warn(what, f"{barman} switch-wal --force --archive {settings.server} && {look}")
     return topic.ok("no backup waits for WAL")
+
+
+def waiting_backups(said: Mapping[str, str], settings: Barman, host: Host) -> list[str]:
+    """Return the backups that wait for WAL, the newest first. Raises OperationFailed.
+
+    By Barman's notes, for ``list-backup`` is another Python's start; it is asked where a backup has no note that we
+    find. That in meta/ counts before that in base/ (infofile.py, get_filename), which may be an old one, or a copy.
+    """
+    base, home = said.get("basebackups_directory", ""), said.get("backup_directory", "")
+    with suppress(OperationFailed):
+        places = (base, f"{home}/meta") if base.startswith("/") and home.startswith("/") else ()
+        printed = "\n".join(_listed(settings, host, *places, *NOTES, *DIRECTORIES)) if places else ""
+        found = sorted(NOTE.findall(printed), key=lambda note: note[1] == "-")
+        notes = {number: status for number, _, status in found}
+        if places and set(re.findall(r"/(\d{8}T\d{6})$", printed, re.MULTILINE)) <= notes.keys():
+            return sorted((number for number, status in notes.items() if status == WAITING), reverse=True)
+    listed = host.run(Program((*settings.command, "list-backup", settings.server)), LIMIT)
+    return re.findall(rf"(\d{{8}}T\d{{6}})\b.*\b{WAITING}", listed)
 
 
 def _cron(topic: Topic, said: Mapping[str, str], settings: Barman, host: Host) -> Finding:

@@ -64,7 +64,7 @@ def examined(arguments: argparse.Namespace) -> list[Finding]:
     # With the service's keys, and with no more rights: the lines that are run come from the nodes.
     with acting_as(service_user(loaded.state_dir)):
         for managed in loaded.clusters.values() if arguments.restore else ():
-            found += recovery.findings(managed.cluster, world_of(managed))
+            found += recovery.findings(managed.cluster, world_of(managed, answers=answers))
     if arguments.send_test_alert:
         found += checks.alerts.sent(loaded, LocalHost({}))
     return found

@@ -203,9 +203,8 @@ def _sender(state: ClusterState) -> WalSender | None:
 def housekeep(config: Config, state: ClusterState, host: Host) -> None:
     """Ask Barman where its files are before that is needed: later it may try in vain to connect first, for 5 s or more.
 
-    And for its version, which takes another Python's start. It is asked once. Raises OperationFailed.
+    It is asked once, and its version shows in the same answer. Raises OperationFailed.
     """
-    archive.version(state.barman, host, HOUSEKEEP_LIMIT)
     if config.models:
         config_models.place(state.barman, host, HOUSEKEEP_LIMIT)
     else:

@@ -108,7 +108,6 @@ def survey(
         name = server or only_server(host, asking_it)
         barman = Barman(name, command=asking_it)
         shown = shown_server(barman, host)
-        version, _ = archive.version(barman, host)
     there = words_of(shown.get("conninfo", ""), f"Barman: the conninfo of {name}")
     led = libpq.addresses(str(there.get("hostaddr") or there.get("host") or ""))
     here = gateway or gateway_address(led, [node.host for node in nodes.values()])
@@ -117,7 +116,7 @@ def survey(
     taken, left_out = taken_over(asking)
     return Found(
         *(nodes, most, user, dbname, name, "barman" if slot == "None" else slot, here, through or BARMAN_PORT),
-        *(taken, left_out, not elsewhere and version >= archive.CLEANS_UP_LOCKS, backend(), command),
+        *(taken, left_out, not elsewhere and archive.at_least(shown) >= archive.CLEANS_UP_LOCKS, backend(), command),
     )
 
 

@@ -135,7 +135,7 @@ def _barman(cluster: Cluster, host: Host) -> tuple[tuple[str, ...], str]:
     if cluster.barman is None:
         return (), ""
     try:
-        said = archive.shown(cluster.barman, host)
+        said = archive.shown(cluster.barman, host, constant=True)
     except OperationFailed as error:
         return (), str(error)
     conninfos = " ".join(said.get(name, "") for name in ("conninfo", "streaming_conninfo"))

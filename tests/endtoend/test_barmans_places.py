@@ -9,6 +9,7 @@ import pytest
 
 from tests.endtoend.conftest import fresh_lab
 from tests.endtoend.looks import barman_streams_from, slot
+from tests.endtoend.test_check import CONFIG, edited
 from tests.endtoend.test_continuity import close_file, configure_nodes
 from tests.lab import Lab, wait_for, wait_for_answer
 from tests.lab.barman import archive, back_up
@@ -116,6 +117,18 @@ def streaming(request: pytest.FixtureRequest) -> Iterator[Lab]:
         yield lab
 
 
+def started(lab: Lab, *command: str) -> list[str]:
+    """Which commands of Barman a command of ours starts."""
+    wrapper, noted = "/var/tmp/asked/barman", lab.gateway.path("/var/tmp/asked/noted")
+    noted.parent.mkdir(exist_ok=True)
+    real = lab.gateway.run("sh", "-c", "command -v barman").strip()
+    lab.put(lab.gateway, wrapper, f'#!/bin/sh\necho "$*" >>/var/tmp/asked/noted\nexec {real} "$@"\n', 0o755)
+    lab.put(lab.gateway, "/var/tmp/asked/noted", "", 0o666)
+    with edited(lab.gateway, CONFIG, "command: [barman]", f"command: [{wrapper}]"):
+        lab.gateway.hooks(*command)
+    return sorted(noted.read_text().splitlines())
+
+
 def with_settings(lab: Lab, text: str, **settings: str) -> str:
     """Let Barman's file say so, and return what ``check`` shows."""
     for name, value in settings.items():
@@ -128,6 +141,18 @@ def test_barmans_settings(streaming: Lab) -> None:
     """As Barman itself says them: what is off is found before a failover; ways that lead right are no fault."""
     lab = streaming
     text = lab.gateway.path(SERVER).read_text()
+    # Each start of Barman costs more than all the rest of a command. Of an empty archive its backups are asked, too.
+    back_up(lab, lab.db1)
+    newer = {"diagnose"} if lab.barman >= (3, 19) else set()
+    for options in ((), ("--restore",)):
+        assert started(lab, "check", *options) == sorted({"show-server main_backup"} | newer), options
+    for command in ("status", "reconcile", "reconcile --dry-run", "metrics"):
+        assert started(lab, *command.split()) == ["show-server main_backup"], command
+    # Whether a backup waits for WAL is read in what Barman notes of it.
+    places = f"ls {HOME}/meta/*-backup.info {HOME}/base/*/backup.info 2>/dev/null | head -1"
+    note = lab.gateway.run("sh", "-c", places).strip()
+    with edited(lab.gateway, note, "status=DONE", "status=WAITING_FOR_WALS"):
+        assert level(lab.gateway.hooks("check").stdout, "barman.backup") == "WARN"
     ways = {
         name: found[1]
         for name in ("conninfo", "streaming_conninfo")

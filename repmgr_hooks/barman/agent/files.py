@@ -1,18 +1,19 @@
 """WAL files where Barman keeps them: their sums, and whether they are whole.
 
-What only some files need is imported when one is met: this program is started several times in each run, and its
-imports take most of its time.
+What only some files need is imported when one is met, and pathlib and typing not at all: this program is started
+several times in each run, and its imports take most of its time.
 """
 
 from __future__ import annotations
 
-import hashlib
+import os
 import re
 import struct
-from collections.abc import Iterator
-from importlib import import_module
-from pathlib import Path
-from typing import Any, BinaryIO
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any, BinaryIO
 
 CHUNK = 1 << 20
 WAL = re.compile(r"[0-9A-F]{24}")
@@ -120,6 +121,8 @@ def crc32c(data: bytes) -> int:
 
 def digest(chunks: Iterator[bytes] | list[bytes]) -> str:
     """Return the SHA-256 of what is read."""
+    import hashlib
+
     made = hashlib.sha256()
     for chunk in chunks:
         made.update(chunk)
@@ -136,28 +139,28 @@ def plain(name: str, asked: dict[str, Any]) -> Iterator[bytes]:
 
         program = shutil.which(PROGRAMS.get(start[:4], ""))
         by_barman = [asked["barman"], "get-wal", asked["server"], name]
-        yield from run([program, "-dc", str(path)] if program else by_barman)
+        yield from run([program, "-dc", path] if program else by_barman)
         return
     reader = next((module for magic, module in READERS.items() if start.startswith(magic)), "io")
-    with import_module(reader).open(path, "rb") as file:
+    with __import__(reader).open(path, "rb") as file:
         yield from chunks_of(file)
 
 
-def first_bytes(path: Path) -> bytes:
+def first_bytes(path: str) -> bytes:
     """Return what tells in which form a file is."""
-    with path.open("rb") as file:
+    with open(path, "rb") as file:
         return file.read(6)
 
 
-def is_packed(path: Path) -> bool:
+def is_packed(path: str) -> bool:
     """True if a file is compressed, in one of the forms that we know."""
     start = first_bytes(path)
     return start[:4] in PROGRAMS or any(start.startswith(magic) for magic in READERS)
 
 
-def is_known(path: Path) -> bool:
+def is_known(path: str) -> bool:
     """True if it is compressed so, or begins as WAL and history files do."""
-    return is_packed(path) or first_bytes(path)[1:2] in PAGE_MARKS or path.suffix == ".history"
+    return is_packed(path) or first_bytes(path)[1:2] in PAGE_MARKS or path.endswith(".history")
 
 
 def chunks_of(file: Any) -> Iterator[bytes]:
@@ -178,39 +181,39 @@ def run(words: list[str]) -> Iterator[bytes]:
         raise subprocess.CalledProcessError(started.returncode, words)
 
 
-def place(name: str, directories: list[str]) -> Path:
+def place(name: str, directories: list[str]) -> str:
     """Return where a file is, on its way from pg_receivewal's directory into the archive. Raises FileNotFoundError."""
     for directory in directories:
         # Barman keeps 2^32 bytes of a timeline in a directory of their own (xlog.py, hash_dir).
-        for path in (Path(directory, name), Path(directory, name[:16], name)):
-            if path.is_file():
+        for path in (f"{directory}/{name}", f"{directory}/{name[:16]}/{name}"):
+            if os.path.isfile(path):
                 return path
     raise FileNotFoundError(name)
 
 
 def whole(asked: dict[str, Any]) -> dict[str, Any]:
     """Return what is wrong with each file that is not whole, as far as that shows without reading all of it."""
-    files = (path for directory in asked["directories"] for path in Path(directory).rglob("*"))
     size, others = asked["segment_size"], asked["other_forms"]
-    wrong = {path.name: what for path in files if counts(path) and (what := flaw(path, size, others))}
-    return {"wrong": wrong}
+    trees = (tree for directory in asked["directories"] for tree in os.walk(directory))
+    files = ((name, f"{place}/{name}") for place, _, names in trees for name in names if counts(name))
+    return {"wrong": {name: what for name, path in files if (what := flaw(path, size, others))}}
 
 
-def counts(path: Path) -> bool:
+def counts(name: str) -> bool:
     """True for a complete WAL file or a history file."""
-    return bool(WAL.fullmatch(path.name)) or path.suffix == ".history"
+    return bool(WAL.fullmatch(name)) or name.endswith(".history")
 
 
-def flaw(path: Path, segment_size: int, other_forms: bool = False) -> str:
+def flaw(path: str, segment_size: int, other_forms: bool = False) -> str:
     """Return what is wrong with a file; empty if nothing shows. ``other_forms``: only Barman can read some."""
     try:
-        with path.open("rb") as file:
+        with open(path, "rb") as file:
             size = file.seek(0, 2)
             file.seek(0)
             start = file.read(6)
             if not size:
                 return "is empty"
-            if path.suffix == ".history":
+            if path.endswith(".history"):
                 return ""
             if start.startswith(b"\x1f\x8b"):
                 # RFC 1952: the last four bytes are the size without compression.
@@ -233,7 +236,7 @@ def flaw(path: Path, segment_size: int, other_forms: bool = False) -> str:
         return f"cannot be read: {error}"
 
 
-def flaw_of_bzip2(path: Path, segment_size: int) -> str:
+def flaw_of_bzip2(path: str, segment_size: int) -> str:
     """bzip2 says its end at no place that could be found without reading all."""
     import bz2
 

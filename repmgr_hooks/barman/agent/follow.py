@@ -77,8 +77,8 @@ def begins_record(path: Path) -> bool:
 
 def provide(name: str, path: Path, asked: dict[str, Any]) -> None:
     """Put a file there without compression; one that has none under a second name, which stays when Barman moves it."""
-    found = place_of(name, asked["directories"])
-    if is_packed(found) or found.stat().st_size != asked["segment_size"] or not linked(found, path):
+    found = Path(place_of(name, asked["directories"]))
+    if is_packed(str(found)) or found.stat().st_size != asked["segment_size"] or not linked(found, path):
         with path.open("wb") as file:
             for chunk in plain(name, asked):
                 file.write(chunk)

@@ -106,9 +106,9 @@ print(*sys.modules)
 def test_what_only_some_files_need_is_imported_for_them(tmp_path: Path, form: str, needed: set[str]) -> None:
     """It is started several times in each run, and its imports take most of its time."""
     store(tmp_path, form)
-    words = (sys.executable, "-I", "-c", SUMS, files.__file__, str(tmp_path), NAME)
+    words = (sys.executable, "-I", "-S", "-c", SUMS, files.__file__, str(tmp_path), NAME)
     said = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60, stdin=subprocess.DEVNULL)
-    assert {"bz2", "gzip", "lzma", "subprocess"} & set(said.stdout.split()) == needed
+    assert {"bz2", "gzip", "lzma", "pathlib", "subprocess", "typing"} & set(said.stdout.split()) == needed
 
 
 @pytest.mark.parametrize(

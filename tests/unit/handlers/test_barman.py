@@ -323,7 +323,7 @@ def test_the_archive_is_seen(host: FakeHost) -> None:
     host.barman.streams_from, host.nodes[2].slots["barman"].active = 2, True
     host.nodes[2].segment, host.barman.archived = 6, {"000000010000000000000004"}
     barman.housekeep(SWITCH, now(host), host)
-    said = ["barman --version", "barman show-server main_backup"]
+    said = ["barman show-server main_backup"]
     assert asked(host) == said, "later it may try in vain to connect first"
 
     def not_archived() -> Seen:
@@ -432,10 +432,10 @@ def test_the_model_is_applied_after_a_repair() -> None:
     assert programs.index("barman -q config-switch main_backup main-db2") == len(programs) - 2
 
 
-@pytest.mark.parametrize("version", ["3.4.0", "3.9.0", "2.19", ""])
+@pytest.mark.parametrize("version", ["3.4.0", "3.9.0", "2.19"])
 def test_a_barman_that_knows_no_models(host: FakeHost, version: str) -> None:
     host.barman.version = version
-    with pytest.raises(OperationFailed, match=f"'models' needs Barman 3.10 or newer, .* says '{version}"):
+    with pytest.raises(OperationFailed, match="'models' needs Barman 3.10 or newer, .* shows no .cluster."):
         barman.observe(MODELS, now(host), host)
     with pytest.raises(OperationFailed, match="'models' needs") as error:
         barman.housekeep(MODELS, now(host), host)
@@ -446,7 +446,7 @@ def test_where_the_model_is_noted_is_known_before_it_is_needed(host: FakeHost) -
     """Barman would connect through its model, to a node that may be gone by then."""
     host.barman.version = "3.10.0"
     barman.housekeep(MODELS, now(host), host)
-    assert asked(host) == ["barman --version", "barman show-server main_backup"]
+    assert asked(host) == ["barman show-server main_backup"]
     barman.housekeep(MODELS, now(host), host)
     assert asked(host) == []
     barman.housekeep(SWITCH, now(FakeHost()), FakeHost())
