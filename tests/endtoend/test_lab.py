@@ -107,6 +107,17 @@ def test_two_hosts_share_no_temporary_files() -> None:
             assert not list(Path(place).glob("only-db1-*"))
 
 
+@pytest.mark.parametrize("newest", [False, True], ids=["Debian's Barman", "the newest Barman"])
+def test_barman_says_its_version_as_without_the_lab(newest: bool) -> None:
+    program = REPOSITORY / ".venv-barman/bin/barman" if newest else Path("/usr/bin/barman")
+    with fresh_lab(newest_barman=newest) as lab:
+        lab.make_network()
+        lab.make_directories()
+        theirs = subprocess.run([program, "--version"], capture_output=True, text=True, check=True, timeout=60)
+        assert lab.gateway.barman("--version") == theirs.stdout
+        assert theirs.stdout.startswith("{}.{}.".format(*lab.barman))
+
+
 def test_what_labs_begin_with_stays_as_it_is() -> None:
     """A test may write over it, rename its directories (a pg_wal that comes to another disk) and remove it."""
     needs_box()
