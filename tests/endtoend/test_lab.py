@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.endtoend.conftest import fresh_lab, needs_box
-from tests.lab import BASE, REPOSITORY, layers, wait_for
+from tests.lab import BASE, REPOSITORY, Lab, layers, template, wait_for
 from tests.lab.booted import Machine, is_up
 from tests.lab.contain import outside
 
@@ -105,6 +107,17 @@ def test_two_hosts_share_no_temporary_files() -> None:
             assert not list(Path(place).glob("only-db1-*"))
 
 
+@pytest.mark.parametrize("newest", [False, True], ids=["Debian's Barman", "the newest Barman"])
+def test_barman_says_its_version_as_without_the_lab(newest: bool) -> None:
+    program = REPOSITORY / ".venv-barman/bin/barman" if newest else Path("/usr/bin/barman")
+    with fresh_lab(newest_barman=newest) as lab:
+        lab.make_network()
+        lab.make_directories()
+        theirs = subprocess.run([program, "--version"], capture_output=True, text=True, check=True, timeout=60)
+        assert lab.gateway.barman("--version") == theirs.stdout
+        assert theirs.stdout.startswith("{}.{}.".format(*lab.barman))
+
+
 def test_what_labs_begin_with_stays_as_it_is() -> None:
     """A test may write over it, rename its directories (a pg_wal that comes to another disk) and remove it."""
     needs_box()
@@ -138,3 +151,41 @@ def test_a_machine_that_is_still_being_made_is_not_up() -> None:
             assert not is_up(Machine(process.pid))
         finally:
             process.kill()
+
+
+class ByHand(Lab):
+    """One that begins with nothing that another has left."""
+
+
+def left(lab: Lab) -> dict[str, object]:
+    """What ``reconcile`` has left: files with their owners (not those that come with time), rules, slots, runs."""
+    files = set()
+    for place in template.STATE:
+        for file in lab.gateway.path(place).rglob("*"):
+            if not re.search(r"wals|/[0-9A-F]{24}|\.lock$|-(wal|shm)$|identity", str(file)):
+                files.add((str(file), file.owner(), file.group(), oct(file.stat().st_mode)))
+    runs = json.loads(lab.gateway.hooks("history", "--json").stdout)
+    slots = "select slot_name, active, wal_status from pg_replication_slots"
+    return {
+        "files": files,
+        "rules": lab.gateway.nat(),
+        "slots": [host.sql(slots) for host in lab.databases],
+        "runs": [(run["cause"], run["ok"], [step["what"] for step in run["steps"]]) for run in runs],
+        "content": "nothing to do" in lab.gateway.hooks("reconcile", "--dry-run").stdout,
+    }
+
+
+@pytest.mark.parametrize(
+    ("six", "backend"), [(False, "iptables"), (False, "nftables"), (True, "iptables")], ids=["iptables", "nft", "ipv6"]
+)
+def test_a_lab_that_begins_as_another_was_left_is_as_one_made_by_hand(six: bool, backend: str) -> None:
+    needs_box()
+    looks = []
+    first = [] if template.service_is_kept(Lab(six=six, backend=backend)) else [Lab]
+    for made in (*first, ByHand, Lab):
+        with made(six=six, backend=backend) as lab:
+            assert lab.kept_as_a_whole == (made is Lab)
+            lab.open(repmgrd=False)
+            looks.append(left(lab))
+            assert lab.psql_app("insert into work default values").returncode == 0
+    assert looks[1:] == looks[:-1]

@@ -74,8 +74,13 @@ exec setpriv --reuid $user --regid $user --init-groups "$@"
 ENVIRONMENT = "SETUPTOOLS_USE_DISTUTILS=stdlib" if sys.version_info < (3, 12) else ""
 
 # As the scripts that Debian and pip write. But Debian's looks for itself in the metadata of all that is installed, and
-# Python's end looks for garbage among all that was imported: together a third of each start of Barman's.
+# Python's end looks for garbage among all that was imported: together a third of each start of Barman's. And each
+# program of ours that starts it asks for its version first: that needs none of what is imported.
 BARMAN = """import gc, sys
+if sys.argv[1:] == ["--version"]:
+    from barman.version import __version__
+    print(__version__, "Barman by EnterpriseDB (www.enterprisedb.com)")
+    sys.exit()
 gc.disable()
 if sys.version_info >= (3, 12):
     sys.modules["distutils"] = distutils = type(sys)("distutils")
@@ -208,6 +213,19 @@ class Host:
         lines = self.run(save, "-t", table).splitlines()
         return [re.sub(r" \[\d+:\d+\]$", "", line) for line in lines if line[0] in ":-"]
 
+    def saved_nat(self) -> str:
+        """The nat table, as ``restore_nat`` takes it."""
+        if self.backend == "iptables":
+            return self.run("ip6tables-save" if ":" in self.address else "iptables-save", "-t", "nat")
+        return self.run("nft", "list", "ruleset")
+
+    def restore_nat(self, saved: str) -> None:
+        """Have the rules that another lab's gateway had."""
+        if self.backend == "iptables":
+            self.run("ip6tables-restore" if ":" in self.address else "iptables-restore", stdin=saved)
+        else:
+            self.run("nft", "-f", "-", stdin=saved)
+
     def wipe_nat(self) -> None:
         """As a reload of a firewall that knows only its own rules; at once, for the service looks every few seconds."""
         if self.backend == "iptables":
@@ -255,7 +273,12 @@ class Lab:
     @property
     def barman(self) -> tuple[int, int]:
         """The version of the gateway's Barman."""
-        return versions.barman(REPOSITORY / ".venv-barman/bin/barman" if self.newest_barman else "barman")
+        return versions.barman(*[REPOSITORY / ".venv-barman/bin/python"] * self.newest_barman)
+
+    @property
+    def kept_as_a_whole(self) -> bool:
+        """True if what the first ``reconcile`` leaves is the same for each such lab, and need not be made again."""
+        return type(self) is Lab and self.venv == REPOSITORY / ".venv" and self.segment_mb == template.LARGEST
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -287,16 +310,40 @@ class Lab:
         self.make_network()
         self.make_directories()
         template.make_databases(self)
+        self.start_hosts()
+
+    def start_hosts(self) -> None:
+        """Start what else runs on the hosts of such a cluster."""
         if self.nodes == 3:
             three.start_ssh(self)
 
-    def open(self, repmgrd: bool = True) -> None:
-        """Build everything and bring it into service: ports open, Barman streaming and cron running, each repmgrd."""
-        self.build()
+    def reconcile(self) -> None:
+        """Open the ports and have Barman stream. Raises Failed."""
         result = self.gateway.hooks("reconcile")
         if result.returncode != 0:
             raise Failed(result.stdout + result.stderr)
+
+    def receiver_begins(self) -> Callable[[], bool]:
+        """True once a receiver of Barman's says that it begins, or if one streams: to read a log costs little."""
+        if self.backed_up():
+            return lambda: True
+        log = self.gateway.path("/var/log/barman/barman.log")
+        before = len(log.read_bytes())
+        return lambda: b"starting log streaming" in log.read_bytes()[before:]
+
+    def backed_up(self) -> bool:
+        """True while Barman streams from db1."""
+        streams = "select state from pg_stat_replication where application_name = 'barman_receive_wal'"
+        return self.db1.sql(streams) == "streaming"
+
+    def open(self, repmgrd: bool = True) -> None:
+        """Build everything and bring it into service: ports open, Barman streaming and cron running, each repmgrd."""
+        self.make_network()
+        self.make_directories()
+        template.make_service(self)
+        begun = self.receiver_begins()
         self.start_cron()
+        wait_for(lambda: begun() and self.backed_up(), "Barman to stream")
         self.start_worker()
         if repmgrd:
             self.start_repmgrd()
@@ -315,27 +362,35 @@ class Lab:
         wait_for(lambda: not kill_all_others(), "the processes of the lab to end")
         for daemon in self.daemons.values():
             daemon.wait(60)
-        for words in [f"ip link del {host.name}" for host in self.hosts] + ["ip link del lan"]:
-            subprocess.run(words.split(), stderr=subprocess.DEVNULL, timeout=60, check=False)
-        for host in self.hosts:
-            subprocess.run(["ip", "netns", "del", host.name], stderr=subprocess.DEVNULL, timeout=60, check=False)
+        self.remove_network()
         shutil.rmtree(RUNTIME, ignore_errors=True)
         layers.empty()
 
     def make_network(self) -> None:
-        must("ip", "link", "set", "lo", "up")
-        must("ip", "link", "add", "lan", "type", "bridge")
-        must("ip", "link", "set", "lan", "up")
-        for host in (host for host in self.hosts if not host.beside):
-            must("ip", "netns", "add", host.name)
-            # A new namespace has it from the first one of the machine (net.core.devconf_inherit_init_net).
-            must("ip", "netns", "exec", host.name, "sysctl", "-q", "-w", "net.ipv4.ip_forward=0")
-            must("ip", "link", "add", host.name, "type", "veth", "peer", "name", "eth0", "netns", host.name)
-            must("ip", "link", "set", host.name, "master", "lan", "up")
+        own = [host for host in self.hosts if not host.beside]
+        # One program for many changes: each start of ip takes as long as what it does.
+        lines = ["link set lo up", "link add lan type bridge", "link set lan up"]
+        for host in own:
+            lines += [
+                f"netns add {host.name}",
+                f"link add {host.name} type veth peer name eth0 netns {host.name}",
+                f"link set {host.name} master lan up",
+            ]
+        must("ip", "-batch", "-", stdin="\n".join(lines))
+        for host in own:
             # A new IPv6 address can be used after a second, when nobody is known to have it.
             address = f"{host.address}/64 dev eth0 nodad" if self.six else f"{host.address}/24 dev eth0"
-            for words in (f"addr add {address}", "link set eth0 up", "link set lo up"):
-                must("ip", "-n", host.name, *words.split())
+            lines = [f"addr add {address}", "link set eth0 up", "link set lo up"]
+            # A new namespace has it from the first one of the machine (net.core.devconf_inherit_init_net).
+            script = "echo 0 > /proc/sys/net/ipv4/ip_forward; exec ip -batch -"
+            must("ip", "netns", "exec", host.name, "sh", "-ec", script, stdin="\n".join(lines))
+
+    def remove_network(self) -> None:
+        """What is not there was never made, or a test has taken it away."""
+        names = [host.name for host in self.hosts]
+        lines = [*(f"link del {name}" for name in [*names, "lan"]), *(f"netns del {name}" for name in names)]
+        words = ("ip", "-force", "-batch", "-")
+        subprocess.run(words, input="\n".join(lines).encode(), stderr=subprocess.DEVNULL, timeout=60, check=False)
 
     def make_directories(self) -> None:
         enter = BASE / "enter"
@@ -612,9 +667,9 @@ def kill_all_others() -> list[int]:
     return alive
 
 
-def must(*words: str) -> str:
+def must(*words: str, stdin: str = "") -> str:
     """Run a command outside the hosts; a non-zero exit raises Failed."""
-    result = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL)
+    result = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False, input=stdin)
     return said(result, " ".join(words))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -24,15 +23,20 @@ def postgresql() -> str:
     return max(found, key=int, default="")
 
 
+BARMAN = "import barman.version; print(barman.version.__version__)"
+
+
 @cache
-def barman(program: str | Path = "barman") -> tuple[int, int]:
-    """Return the version of a Barman, as far as anything hangs on it."""
+def barman(python: str | Path = "/usr/bin/python3") -> tuple[int, int]:
+    """Return the version of the Barman of a Python, as far as anything hangs on it.
+
+    Asked of its module: ``barman --version`` imports all else too, which takes twenty times as long.
+    """
     said = subprocess.run(
-        [program, "--version"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=True
+        [python, "-c", BARMAN], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=True
     )
-    found = re.match(r"(\d+)\.(\d+)", said.stdout)
-    assert found, said
-    return int(found[1]), int(found[2])
+    major, minor, *_ = said.stdout.split(".")
+    return int(major), int(minor)
 
 
 def repmgr() -> str:
