@@ -74,13 +74,8 @@ exec setpriv --reuid $user --regid $user --init-groups "$@"
 ENVIRONMENT = "SETUPTOOLS_USE_DISTUTILS=stdlib" if sys.version_info < (3, 12) else ""
 
 # As the scripts that Debian and pip write. But Debian's looks for itself in the metadata of all that is installed, and
-# Python's end looks for garbage among all that was imported: together a third of each start of Barman's. And each
-# program of ours that starts it asks for its version first: that needs none of what is imported.
+# Python's end looks for garbage among all that was imported: together a third of each start of Barman's.
 BARMAN = """import gc, sys
-if sys.argv[1:] == ["--version"]:
-    from barman.version import __version__
-    print(__version__, "Barman by EnterpriseDB (www.enterprisedb.com)")
-    sys.exit()
 gc.disable()
 if sys.version_info >= (3, 12):
     sys.modules["distutils"] = distutils = type(sys)("distutils")
