@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.endtoend.conftest import fresh_lab, needs_box
-from tests.lab import BASE, REPOSITORY, Lab, layers, template, wait_for
+from tests.lab import BASE, PYTHON, REPOSITORY, Lab, layers, template, wait_for
 from tests.lab.booted import Machine, is_up
 from tests.lab.contain import outside
 
@@ -189,3 +189,14 @@ def test_a_lab_that_begins_as_another_was_left_is_as_one_made_by_hand(six: bool,
             looks.append(left(lab))
             assert lab.psql_app("insert into work default values").returncode == 0
     assert looks[1:] == looks[:-1]
+
+
+def test_what_a_command_was_doing_when_its_time_was_up_is_told() -> None:
+    with fresh_lab() as lab:
+        lab.make_network()
+        lab.make_directories()
+        with pytest.raises(subprocess.TimeoutExpired) as late:
+            lab.gateway.run(PYTHON, "-c", "import time\ndef sleeps(): time.sleep(987)\nsleeps()", limit=5)
+        (note,) = late.value.__notes__
+        assert "time.sleep(987)" in note, "what ran"
+        assert "line 2 in sleeps" in note, "where it was"

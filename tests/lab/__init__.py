@@ -58,6 +58,7 @@ host=$1 user=$2 home=$3; shift 3
 mount --all --fstab {base}/$host.fstab
 cd /
 export HOME=$home USER=$user LOGNAME=$user PATH=/usr/local/bin:{binaries}/usr/sbin:/usr/bin:/sbin:/bin {environment}
+export PYTHONFAULTHANDLER=1
 if [ $user = root ]; then exec "$@"; fi
 if [ $user = service ]; then
     # What systemd/repmgr-hooks.service says: User, SupplementaryGroups, capabilities, NoNewPrivileges.
@@ -139,10 +140,18 @@ class Host:
     def result(
         self, *words: str, user: str = "root", limit: float = 120, stdin: str = ""
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command here and return how it ended."""
-        return subprocess.run(
-            self.argv(words, user), input=stdin, capture_output=True, text=True, timeout=limit, check=False
-        )
+        """Run a command here and return how it ended. Raises TimeoutExpired, with what it was doing (``told``)."""
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        with subprocess.Popen(self.argv(words, user), text=True, **pipes) as process:
+            try:
+                output, errors = process.communicate(stdin, timeout=limit)
+            except subprocess.TimeoutExpired as late:
+                late.add_note(told(process))
+                raise
+            except BaseException:
+                process.kill()
+                raise
+            return subprocess.CompletedProcess(words, process.returncode, output, errors)
 
     def start(
         self, *words: str, user: str = "root", log: str = "daemon", output: int | None = None
@@ -673,6 +682,19 @@ def said(result: subprocess.CompletedProcess[str], what: str) -> str:
     if result.returncode != 0:
         raise Failed(f"{what}: {result.returncode}\n{result.stdout}\n{result.stderr}")
     return result.stdout
+
+
+def told(process: subprocess.Popen[str]) -> str:
+    """End a process that hangs, and return what runs and what it said; a Python says where it was (ENTER)."""
+    everything = ("ps", "-ww", "-eLo", "pid,ppid,stat,wchan:20,etimes,args")
+    running = subprocess.run(everything, capture_output=True, text=True, timeout=60, check=False).stdout
+    process.send_signal(signal.SIGABRT)
+    try:
+        said = process.communicate(timeout=20)
+    except subprocess.TimeoutExpired:  # who holds its output goes on
+        process.kill()
+        return running
+    return "\n".join((running, *said))
 
 
 def wait_for(true: Callable[[], object], what: str, limit: float = 60, every: float = 0.1) -> None:
