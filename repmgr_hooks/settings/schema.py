@@ -94,7 +94,7 @@ class IpAddress:
 
 def _strange(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
     """Return what kind of address this is, if no host that others reach can have it; link-local ones need a scope."""
-    if address.version == 6 and address.ipv4_mapped:
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
         return "IPv4-mapped"
     kinds = {
         "broadcast": address == BROADCAST,
