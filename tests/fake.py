@@ -827,7 +827,7 @@ class FakeHost(ScriptedHost):
 
     def _barmans_files(self, program: Program, name: str, words: list[str]) -> str:
         if name == "python3":
-            assert words[:2] == ["-I", "-"]
+            assert words[:2] == ["-IS", "-"]
             if words[2] == "whole":
                 return json.dumps({"wrong": self.barman.cut})
             if words[2] == "switches":

@@ -12,7 +12,10 @@ import struct
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import Any, BinaryIO
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing itself takes as long as all of pathlib
+    from typing import Any, BinaryIO
 
 CHUNK = 1 << 20
 WAL = re.compile(r"[0-9A-F]{24}")
