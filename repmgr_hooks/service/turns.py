@@ -5,6 +5,7 @@ What matters most comes first, for all of them. Whatever happens to a cluster wa
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -12,6 +13,8 @@ from repmgr_hooks import clock
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.journal.rows import RunRow
 from repmgr_hooks.settings.backoff import Backoff, left
+
+log = logging.getLogger(__name__)
 
 REST = 3600.0
 NODES_EVERY = 0.02
@@ -88,9 +91,11 @@ def until_retry(failed: RunRow | None, retry: Backoff) -> float:
 
 
 def visits_everywhere(clusters: Iterable[ManagedCluster]) -> int:
-    """Return how many visits it takes to try each port of these clusters once, from each place."""
-    return sum(
-        len(managed.opened_ports) * (2 if managed.cluster.client.shell else 1)
-        for managed in clusters
-        if managed.cluster.client.interval
-    )
+    """Return how many visits it takes to try each port of these clusters once, from each place; say so if that is more
+    than is done in the interval that one of them names.
+    """
+    tried = [managed for managed in clusters if managed.cluster.client.interval]
+    visits = sum(len(managed.opened_ports) * (2 if managed.cluster.client.shell else 1) for managed in tried)
+    if (period := visits / MOST_VISITS) > min((managed.cluster.client.interval for managed in tried), default=period):
+        log.info("a client tries %d ports in turn, each every %.0f s; after a change at once", visits, period)
+    return visits
