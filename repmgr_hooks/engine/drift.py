@@ -23,6 +23,7 @@ from repmgr_hooks.errors import OperationFailed, Problem
 from repmgr_hooks.handlers import contract
 from repmgr_hooks.journal.rows import RunRow
 from repmgr_hooks.system import rules
+from repmgr_hooks.system.answers import BUSY
 from repmgr_hooks.system.layers import AskedOnce
 from repmgr_hooks.system.steps import Host
 from repmgr_hooks.text import MOST, one_line
@@ -179,5 +180,6 @@ def housekeep(
             fingerprints[known_as] = now
         except OperationFailed as error:
             fingerprints[known_as] = None
-            failed.append(Problem.of(error))
+            if error.code != BUSY:  # else it is done at the next look
+                failed.append(Problem.of(error))
     return failed

@@ -205,11 +205,11 @@ def housekeep(config: Config, state: ClusterState, host: Host) -> None:
 
     And for its version, which takes another Python's start. It is asked once. Raises OperationFailed.
     """
-    archive.version(state.barman, host, HOUSEKEEP_LIMIT)
+    archive.version(state.barman, host, HOUSEKEEP_LIMIT, ahead=True)
     if config.models:
         config_models.place(state.barman, host, HOUSEKEEP_LIMIT)
     else:
-        archive.places(state.barman, host, HOUSEKEEP_LIMIT)
+        archive.places(state.barman, host, HOUSEKEEP_LIMIT, ahead=True)
 
 
 def _young(sender: WalSender, min_stream_age: int) -> bool:

@@ -122,7 +122,7 @@ class ClusterController:
                 elif (wait := until_retry(failed, self._config.service.retry)) <= 0:
                     self._run("retry", [], failed)
                     self._monitor.look_now()
-                elif self._lost_events() or self._look_needs_run(failed):
+                elif self._lost_events() or self._look_needs_run(failed, due.known):
                     self._run("drift", [], failed)
                     self._monitor.look_now()
                 elif not waiting:
@@ -155,12 +155,12 @@ class ClusterController:
         self._monitor.look_now(hurry=True)
         return not self._tick
 
-    def _look_needs_run(self, failed: RunRow | None) -> bool:
+    def _look_needs_run(self, failed: RunRow | None, known: LastKnownPrimary | None) -> bool:
         """Look, if it is time to; True if what is missing is nobody's yet."""
         self._owes_look = False
         if self._monitor.due_in() > 0:
             return False
-        self._remind()
+        self._remind(known)
         drift = self._shown.look(self._monitor, self._last_known, self._host)
         write_heartbeat(self._config.state_dir, self.name)
         if news := self._monitor.news:
@@ -198,13 +198,13 @@ class ClusterController:
 
         None wait for a while after they were handled, if that could not be noted.
         """
-        due = self._ask(lambda: self._journal.due(self.name))
+        due = self._ask(lambda: self._journal.due(self.name, self._managed.cluster.flap_limit.window))
         self._read_pause(due)
         pause = self._pause if self._pause and lasts(self._pause) else None
         self._broken |= (late := self._host.now() < self._take_again)
         last = self._last[0] if self._last else due and due.last
         failed = last if last and last.ok is False and last.again else None
-        return Due(pause, due.waiting if due and not late else (), failed)
+        return Due(pause, due.waiting if due and not late else (), failed, due.known if due else None)
 
     def _read_pause(self, due: Due | None) -> None:
         """Read the pause alone if that is necessary: it may be something else in the journal that is broken."""
@@ -214,13 +214,14 @@ class ClusterController:
             if not self._pause_was_read:
                 self._pause = known(self._config.state_dir, self.name)
 
-    def _remind(self) -> None:
+    def _remind(self, known: LastKnownPrimary | None = None) -> None:
         try:
             if self._unwritten:
-                self._last_known = self._unwritten
+                self._last_known, known = self._unwritten, None
                 self._journal.remember(self.name, self._unwritten)
                 self._unwritten = None
-            self._last_known = self._journal.last_known(self.name, self._managed.cluster.flap_limit.window)
+            window = self._managed.cluster.flap_limit.window
+            self._last_known = known or self._journal.last_known(self.name, window)
         except OperationFailed as error:
             self._cannot_use_journal(error)
         self._last_known = self._shown.absence.considered(self._last_known)

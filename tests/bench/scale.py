@@ -21,6 +21,7 @@ import yaml
 
 from repmgr_hooks import config
 from repmgr_hooks.netfilter import backends, iptables
+from repmgr_hooks.service.turns import turns_of
 from tests.bench.scale_failovers import Failovers, fail_over, start_quiet_cluster
 from tests.bench.tick import CONFIG, SETTLED, give_addresses, many
 from tests.bench.worker import memory, processor_time
@@ -143,7 +144,7 @@ def measured(lab: Lab, settings: dict[str, Any], seconds: float) -> Figures:
     first_look = time.time() - begun
     say(f"{len(names)} clusters: the first look at all after {first_look:.1f} s")
     process = lab.daemons["worker"]
-    time.sleep(SETTLED)
+    time.sleep(SETTLED + turns_of(len(names) - 1, len(names)).clients)
     before, children = processor_time(process.pid), processor_time(process.pid, of_children=True)
     time.sleep(seconds)
     share = (processor_time(process.pid) - before) / seconds
