@@ -129,7 +129,7 @@ def test_what_iptables_prints_of_nf_tables_is_counted(program: str) -> None:
 def test_what_nobody_needs_yet_is_refused_while_others_are_asked_theirs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A hundred Pythons of Barman's were started, given up after 5 s, and started again at the next look, for ever."""
+    """A hundred Pythons of Barman's side by side take longer than the 5 s after which each is given up."""
     turns = threading.BoundedSemaphore(1)
     monkeypatch.setattr(answers_module, "TURNS", turns)
     answers, program = Answers(), noting(tmp_path, "echo 3.4", constant=True)
