@@ -24,16 +24,25 @@ def atomic_write(path: Path) -> Iterator[TextIO]:
     hidden = f".{path.name}.{os.getpid()}"
     directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(hidden, dir_fd=directory)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        with os.fdopen(os.open(hidden, flags, 0o600, dir_fd=directory), "w", encoding="utf-8") as file:
+        with os.fdopen(_made(hidden, directory), "w", encoding="utf-8") as file:
             yield file
         os.rename(hidden, path.name, src_dir_fd=directory, dst_dir_fd=directory)
-    finally:
+    except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(hidden, dir_fd=directory)
+        raise
+    finally:
         os.close(directory)
+
+
+def _made(hidden: str, directory: int) -> int:
+    """Make a file anew; one of that name has been left."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(hidden, flags, 0o600, dir_fd=directory)
+    except FileExistsError:
+        os.unlink(hidden, dir_fd=directory)
+        return os.open(hidden, flags, 0o600, dir_fd=directory)
 
 
 def untrusted(path: Path, owner: int | None = None) -> Problem | None:

@@ -37,6 +37,8 @@ def one_line(text: str, most: int = NAME) -> str:
     >>> one_line(" a  b\\nWRONG ")
     'a b WRONG'
     """
+    if len(text) <= most and text.isprintable() and " " not in text:
+        return text  # almost all: a look asks this of dozens
     return printable(" ".join(shortened(text, 2 * most).split()), most)
 
 

@@ -42,9 +42,9 @@ def look_beside(barman: Barman, *words: str, tolerate: str = "", stdin: str = ""
     return Program(barman.beside(*words), tolerate=tolerate, stdin=stdin, over=barman.login)
 
 
-def ask(barman: Barman, *words: str, tolerate: str = "", constant: bool = False) -> Program:
+def ask(barman: Barman, *words: str, tolerate: str = "", constant: bool = False, ahead: bool = False) -> Program:
     """Return the program that asks Barman something."""
-    return Program((*barman.command, *words), tolerate=tolerate, constant=constant, over=barman.login)
+    return Program((*barman.command, *words), tolerate=tolerate, constant=constant, ahead=ahead, over=barman.login)
 
 
 def look_at_primary(node: int, timeline: int, host: Host) -> PrimaryWal:
@@ -120,12 +120,14 @@ def _flaw(path: PurePosixPath, size: int, streaming: str) -> str:
     return f"has {size} bytes, which is not the size of a WAL file" if wrong else ""
 
 
-def shown(barman: Barman, host: Host, limit: float = LIMIT, constant: bool = False) -> dict[str, str]:
+def shown(
+    barman: Barman, host: Host, limit: float = LIMIT, constant: bool = False, ahead: bool = False
+) -> dict[str, str]:
     """Return what Barman says of a server: its settings, and if it can connect, what it sees. Raises OperationFailed.
 
     From the text, in which Barman hides passwords; the JSON shows them (Barman 3.4 to 3.19).
     """
-    return dict(_settings(host.run(ask(barman, "show-server", barman.server, constant=constant), limit)))
+    return dict(_settings(host.run(ask(barman, "show-server", barman.server, constant=constant, ahead=ahead), limit)))
 
 
 @lru_cache(1000)
@@ -133,12 +135,12 @@ def _settings(printed: str) -> tuple[tuple[str, str], ...]:
     return tuple(re.findall(r"^\s*(\w+): (.*?)\s*$", printed, re.MULTILINE))
 
 
-def places(barman: Barman, host: Host, limit: float = LIMIT) -> dict[str, str]:
+def places(barman: Barman, host: Host, limit: float = LIMIT, ahead: bool = False) -> dict[str, str]:
     """Return Barman's directories by the names of its options. Raises OperationFailed.
 
-    Asked once, for Barman connects first.
+    Asked once, for Barman connects first; ``ahead``: nobody needs it yet.
     """
-    said = shown(barman, host, limit, constant=True)
+    said = shown(barman, host, limit, constant=True, ahead=ahead)
     for name in (*DIRECTORIES, "backup_directory"):
         said[name] = said.get(name, "").rstrip("/")
         if not said[name].startswith("/"):

@@ -141,6 +141,8 @@ def look_closer(held: ArchivedWal, primary: PrimaryWal, barman: Barman, host: Ho
 
 
 PACKAGE = "repmgr_hooks.barman.agent"
+AGENT_PYTHON = ("python3", "-I", "-S", "-")
+"""Without ``site``, which is a third of its start: the agent needs the standard library alone."""
 AGENT = """import json, sys, types
 for name, text in json.loads({modules!r}):
     sys.modules[name] = module = types.ModuleType(name)
@@ -177,8 +179,7 @@ def ask(
     names = dict.fromkeys(("files", "follow", module) if module != "files" else ("files",))
     texts = [(f"{PACKAGE}.{name}", folder.joinpath(f"{name}.py").read_text(encoding="utf-8")) for name in names]
     text = AGENT.format(modules=json.dumps(texts), asked=json.dumps(asked), what=what)
-    # -S: it needs the standard library alone, and site takes a third of a bare start.
-    program = replace(archive.look_beside(barman, "python3", "-I", "-S", "-", what, stdin=text), settled=settled)
+    program = replace(archive.look_beside(barman, *AGENT_PYTHON, what, stdin=text), settled=settled)
     try:
         return dict(json.loads(host.run(program, limit)))
     except (ValueError, TypeError):

@@ -64,3 +64,9 @@ def to_remember(state: ClusterState, now: float) -> LastKnownPrimary:
     """Return what is to be remembered of a primary that is followed: since now, if it is another one than before."""
     known, before = last_known_of(state.states[state.primary]), state.last_known
     return replace(known, since=before.since if known == before else now)
+
+
+def as_remembered(decision: PrimaryDecision, known: LastKnownPrimary) -> bool:
+    """True if the primary is the one that is remembered, and nothing is odd about it."""
+    primary = decision.primary_state
+    return primary is not None and not decision.notes and not known.away and last_known_of(primary) == known

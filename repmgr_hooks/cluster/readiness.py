@@ -7,13 +7,13 @@ without these functions (repmgr 4.3 and older) stays a node that answers.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
 from repmgr_hooks import clock
-from repmgr_hooks.cluster import repmgr_files
+from repmgr_hooks.cluster import conf_files, repmgr_files
 from repmgr_hooks.cluster.decide import PrimaryDecision
 from repmgr_hooks.cluster.observe import NodeState
 from repmgr_hooks.cluster.repmgr_files import Identity
@@ -143,7 +143,8 @@ class ReadinessProbe:
     """Asks, and remembers of the files what only changes with them."""
 
     def __init__(self) -> None:
-        self._files, self._fingerprint, self._read_at = NO_FILES, object(), -math.inf
+        self._files, self._read_at = NO_FILES, -math.inf
+        self._seen: conf_files.Marks = {}
         self.seen = NO_FILES
         """What the last look went by."""
 
@@ -167,38 +168,35 @@ class ReadinessProbe:
 
     def files(self, primary: int, cluster: Cluster, host: Host) -> Files:
         """Look into the files again when one has changed; repmgr is a program to run for each."""
-        found = repmgr_files.files_here()
+        found, now = conf_files.HERE.look(), host.now()
         if not found:
             return NO_FILES
-        fingerprint, now = [_fingerprint(file) for file in found], host.now()
         again = AGAIN_IF_WRONG if self._files.against else AGAIN
-        if fingerprint == self._fingerprint and now < self._read_at + again:
+        if found == self._seen and now < self._read_at + again:
             return self._files
         try:
             known = repmgr_files.identities(primary, host, cluster.postgres.timeout)
         except OperationFailed:
             known = {}
-        self._files = read_files(found, cluster, known, host)
-        self._fingerprint, self._read_at = fingerprint, now
+        self._files = read_files(found, cluster, known, host, lambda _: conf_files.examined(found, now // again))
+        self._seen, self._read_at = found, now
         return self._files
 
 
-def _fingerprint(file: Path) -> object:
-    try:
-        status = file.stat()
-    except OSError as error:
-        return str(error)
-    return file, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-
-
-def read_files(found: Iterable[Path], cluster: Cluster, known: Mapping[int, Identity], host: Host) -> Files:
+def read_files(
+    found: Iterable[Path],
+    cluster: Cluster,
+    known: Mapping[int, Identity],
+    host: Host,
+    examined: Callable[[Iterable[Path]], Iterable[RepmgrConf]] = repmgr_files.examined,
+) -> Files:
     """Judge the files of a cluster's nodes, with repmgr's help.
 
     Of several for one node, such as an old copy, it is not known which counts: there must be something against each.
     """
     places: dict[int, list[Path]] = {}
     against: dict[int, list[tuple[Hindrance, str] | None]] = {}
-    for conf in repmgr_files.examined(found):
+    for conf in examined(found):
         node = repmgr_files.node_of(conf, cluster.nodes, known)
         if node is not None:
             places.setdefault(node, []).append(conf.path)

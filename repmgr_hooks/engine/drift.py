@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -20,16 +20,18 @@ from repmgr_hooks.engine.routes import Action, ManagedCluster
 from repmgr_hooks.engine.run import ActionResult, place_of
 from repmgr_hooks.engine.selection import select
 from repmgr_hooks.errors import OperationFailed, Problem
+from repmgr_hooks.handlers import contract
 from repmgr_hooks.journal.rows import RunRow
 from repmgr_hooks.system import rules
+from repmgr_hooks.system.answers import BUSY
 from repmgr_hooks.system.layers import AskedOnce
 from repmgr_hooks.system.steps import Host
 from repmgr_hooks.text import MOST, one_line
 
 log = logging.getLogger(__name__)
 
-UNKNOWN = "while no primary is known"
-"""Its fingerprint; no action has such a path."""
+UNKNOWN, HOUSE_OF = "while no primary is known", "housekeeping of "
+"""Their fingerprints; no action has such a path."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,8 @@ def find_drift(
                 found += seen
                 if new and differences(seen):
                     return Drift(decision, now, tuple(found))
-    said, missing = (*warnings(managed, state, host), *housekeep(managed, state, host)), differences(found)
+    kept = housekeep(managed, state, host, now_there, fingerprints)
+    said, missing = (*warnings(managed, state, host), *kept), differences(found)
     return Drift(decision, now, tuple(found), tuple(problem for problem in said if problem not in missing))
 
 
@@ -140,6 +143,8 @@ def warnings(managed: ManagedCluster, state: ClusterState, host: Host) -> list[P
     """Return what no step of ours can fix."""
     said: list[Problem] = []
     for action in managed.actions:
+        if action.handler.warnings is contract.no_warnings:
+            continue
         try:
             said += answer(action, state.cluster, host, partial(_warnings, action, state))
         except OperationFailed as error:
@@ -152,15 +157,29 @@ def _warnings(action: Action, state: ClusterState) -> list[Problem]:
     return [Problem(one_line(w.code), one_line(w.message, MOST), one_line(w.hint, MOST)) for w in said]
 
 
-def housekeep(managed: ManagedCluster, state: ClusterState, host: Host) -> list[Problem]:
-    """Do the small work of every look, which is no repair and stands in no journal; return what failed."""
+def housekeep(
+    managed: ManagedCluster,
+    state: ClusterState,
+    host: Host,
+    now_there: Mapping[str, object],
+    fingerprints: dict[str, object],
+) -> list[Problem]:
+    """Do the small work of every look, which is no repair and stands in no journal; return what failed.
+
+    Ours that went well is not done again while the handler's fingerprint (``now_there``) stays the same.
+    """
     failed = []
     for action in managed.actions:
-        if not works_on(action, managed.cluster, host):
+        now, known_as = now_there.get(action.name), f"{HOUSE_OF}{action.path}"
+        done = action.built_in and now is not None and fingerprints.get(known_as) == now
+        if done or action.handler.housekeep is contract.no_housekeeping or not works_on(action, managed.cluster, host):
             continue
         try:
             asked = partial(action.handler.housekeep, action.config, state, host)
             answer(action, state.cluster, host, asked)
+            fingerprints[known_as] = now
         except OperationFailed as error:
-            failed.append(Problem.of(error))
+            fingerprints[known_as] = None
+            if error.code != BUSY:  # else it is done at the next look
+                failed.append(Problem.of(error))
     return failed

@@ -8,7 +8,6 @@ whatever is wrong, ``status`` looks at itself.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import logging
@@ -16,7 +15,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from repmgr_hooks import clock
 from repmgr_hooks.cluster.decide import ClusterState, PrimaryDecision
@@ -26,13 +25,14 @@ from repmgr_hooks.engine.drift import Drift, fingerprint_of
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.engine.run import ScheduledAction
 from repmgr_hooks.files import atomic_write
-from repmgr_hooks.journal.last_seen import BOOT, LARGEST, SLACK, believed_until, without_links
+from repmgr_hooks.journal.last_seen import BOOT, LARGEST, SLACK, believed_until, boot_id, without_links
 from repmgr_hooks.system.steps import Host
 
 log = logging.getLogger(__name__)
 
-PROBED_WITHIN = 120.0
-"""Seconds for which the last visits of clients are believed."""
+PROBED_WITHIN, LATE_BY = 120.0, 30.0
+"""Seconds for which the last visits of clients are believed, and by which one that is due may be late: of very many
+ports each is visited less often."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class LastLook:
     fingerprints: Mapping[str, str]
     probes: tuple[Probe, ...]
     probed: float
+    period: float
     interval: float
     against: Mapping[int, tuple[Hindrance, str]]
 
@@ -69,7 +70,7 @@ class LastLook:
             and not decision.notes
             and self.settings == settings_of(managed)
             and visited == {(probe.port, probe.origin) for probe in self.probes}
-            and 0 <= clock.wall() - self.probed <= PROBED_WITHIN
+            and 0 <= clock.wall() - self.probed <= max(PROBED_WITHIN, self.period + LATE_BY)
         )
 
     def leaves(self, chosen: Sequence[ScheduledAction], state: ClusterState, host: Host) -> list[ScheduledAction]:
@@ -94,6 +95,14 @@ def settings_of(managed: ManagedCluster) -> str:
     return hashlib.sha256(repr(told).encode()).hexdigest()
 
 
+class Visits(NamedTuple):
+    """The last visits of clients, when the first of them was, and the seconds from one to the next."""
+
+    probes: Sequence[Probe]
+    probed: float
+    period: float
+
+
 class LookFile:
     """Where the service keeps it."""
 
@@ -108,15 +117,15 @@ class LookFile:
         drift: Drift,
         fingerprints: Mapping[str, object],
         files: Files,
-        probes: Sequence[Probe],
-        probed: float,
+        visits: Visits,
         interval: float,
     ) -> None:
         """Keep a look that has just found nothing wrong."""
         known = {path: repr(value) for path, value in fingerprints.items() if value is not None}
         decision = drift.decision
         where = (decision.primary, decision.timeline)
-        look = LastLook(self._settings, *where, known, tuple(probes), probed, interval, files.against)
+        probes, probed, period = visits
+        look = LastLook(self._settings, *where, known, tuple(probes), probed, period, interval, files.against)
         until = believed_until(look.valid_for)
         try:
             if look == self._written:
@@ -129,8 +138,8 @@ class LookFile:
             log.debug("status of many clusters looks by itself: %s", error)
 
     def _write(self, look: LastLook, until: tuple[int, int]) -> None:
-        data = {"boot": BOOT.read_text().strip(), **dataclasses.asdict(look)}
-        data["probes"] = [{**probe, "code": probe["code"].value} for probe in data["probes"]]
+        data = {"boot": boot_id(BOOT), **vars(look)}
+        data["probes"] = [{**vars(probe), "code": probe.code.value} for probe in look.probes]
         data["against"] = [(node, code.name, detail) for node, (code, detail) in look.against.items()]
         with atomic_write(self._path) as file:
             file.write(json.dumps(data))
@@ -159,7 +168,7 @@ def last_look(directory: Path, cluster: str) -> tuple[LastLook | None, float]:
 
 def _of(data: Any) -> LastLook | None:
     """Return it, or None if it is of another boot. Raises ValueError, TypeError, KeyError."""
-    if not isinstance(data, dict) or data.pop("boot", "") != BOOT.read_text().strip():
+    if not isinstance(data, dict) or data.pop("boot", "") != boot_id(BOOT):
         return None
     probes = tuple(Probe(**{**probe, "code": ProbeCode(probe["code"])}) for probe in data.pop("probes"))
     against = {int(node): (Hindrance[code], str(detail)) for node, code, detail in data.pop("against")}

@@ -208,7 +208,7 @@ def housekeep(config: Config, state: ClusterState, host: Host) -> None:
     if config.models:
         config_models.place(state.barman, host, HOUSEKEEP_LIMIT)
     else:
-        archive.places(state.barman, host, HOUSEKEEP_LIMIT)
+        archive.places(state.barman, host, HOUSEKEEP_LIMIT, ahead=True)
 
 
 def _young(sender: WalSender, min_stream_age: int) -> bool:

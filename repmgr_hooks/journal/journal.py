@@ -92,9 +92,9 @@ class Journal(Maintenance):
         rows = self.read("select id from event where cluster = ? order by id desc limit ?", cluster, limit)
         return [(number, str(self._events("where id = ?", number)[0].event)) for (number,) in rows]
 
-    def due(self, cluster: str) -> Due:
-        """Return all that decides what is to be done for a cluster."""
-        return self.ask(lambda db: queries.due(db, cluster))
+    def due(self, cluster: str, within: float = 0.0) -> Due:
+        """Return all that decides what is to be done for a cluster, and what is remembered, as ``last_known`` does."""
+        return self.ask(lambda db: queries.due(db, cluster)._replace(known=memory.last_known(db, cluster, within)))
 
     def _events(self, condition: str, value: object) -> list[Waiting]:
         return self.ask(lambda db: queries.events(db, condition, value))

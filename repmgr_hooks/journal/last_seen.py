@@ -7,13 +7,13 @@ clock that runs since the boot and that nobody sets: a look that sees nothing ne
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +140,9 @@ class Publisher:
             self._failed = True
 
     def _write(self, seen: LastSeen) -> None:
-        data = {"boot": BOOT.read_text().strip(), **dataclasses.asdict(seen)}
+        # Not asdict: it copies deeply, which takes longer than all else here, for each look at a cluster that works.
+        nodes, last = [vars(node) for node in seen.nodes], seen.last_primary and vars(seen.last_primary)
+        data = {"boot": boot_id(BOOT), **vars(seen), "nodes": nodes, "last_primary": last}
         if len(text := json.dumps(data)) > LARGEST:
             # No more is read. What load balancers are answered goes before what is for /metrics alone.
             text = json.dumps({**data, "numbers": ()})
@@ -154,6 +156,12 @@ class Publisher:
         """Let what was seen last hold during a step that may take so long; the routes follow it, too."""
         if self._written:
             self.publish(replace(self._written, in_step=True), seconds)
+
+
+@lru_cache(9)
+def boot_id(path: Path) -> str:
+    """Return what the kernel calls this boot. Raises OSError."""
+    return path.read_text().strip()
 
 
 def believed_until(seconds: float) -> tuple[int, int]:
@@ -202,7 +210,7 @@ def without_links(path: str, flags: int) -> int:
 
 def _of(data: Any) -> LastSeen | None:
     """Return it, or None if it is of another boot: that clock began anew. Raises ValueError, TypeError."""
-    if not isinstance(data, dict) or data.pop("boot", "") != BOOT.read_text().strip():
+    if not isinstance(data, dict) or data.pop("boot", "") != boot_id(BOOT):
         return None
     last = data.pop("last_primary", None)
     nodes = tuple(NodeSeen(**node) for node in data.pop("nodes"))

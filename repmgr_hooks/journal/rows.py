@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal.maintenance import Pause
 
@@ -88,11 +89,14 @@ def run_row(row: Sequence[Any], left: Iterable[Sequence[Any]] = ()) -> RunRow:
 
 
 class Due(NamedTuple):
-    """What decides what is to be done for a cluster: its pause, the events that wait, the last run."""
+    """What decides what is to be done for a cluster: its pause, the events that wait, the last run; and what is
+    remembered of its primary.
+    """
 
     pause: Pause | None = None
     waiting: tuple[Waiting, ...] = ()
     last: RunRow | None = None
+    known: LastKnownPrimary | None = None
 
 
 class Observation(NamedTuple):

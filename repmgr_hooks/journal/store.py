@@ -36,6 +36,7 @@ class Store:
         self._path = path
         self._db: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
+        self._limit = -1.0
         self._patience, self._asked = PATIENCE, clock.monotonic()
         self._aside = Aside("journal")
         try:
@@ -74,11 +75,13 @@ class Store:
             if self._db:
                 log.error("the journal %s is not the file any more that it was; going on with a new one", self._path)
             with as_owner(self._path.parent):  # root must not be led elsewhere by who may move the file away
-                before, self._db = self._db, connect(self._path, busy_limit)
+                before, self._db, self._limit = self._db, connect(self._path, busy_limit), -1.0
             self._file = identity(self._path)
             if before:
                 before.close()
-        self._db.execute(f"pragma busy_timeout = {1000 * busy_limit:.0f}")
+        if (limit := round(1000 * busy_limit, -2)) != self._limit:
+            self._db.execute(f"pragma busy_timeout = {limit:.0f}")
+            self._limit = limit
         return self._db
 
     def ask(self, question: Callable[[sqlite3.Connection], T]) -> T:

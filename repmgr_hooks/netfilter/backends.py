@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from repmgr_hooks.netfilter import iptables, nftables
 from repmgr_hooks.netfilter.our_rules import Backend, OurRules, Rule, led_by
+from repmgr_hooks.netfilter.remembered import last_answer
 from repmgr_hooks.settings.cluster import Cluster
 
 NOBODY: Mapping[str, Sequence[int]] = MappingProxyType({})
@@ -23,6 +24,11 @@ def leads_to(cluster: Cluster, ours: OurRules) -> dict[str, int | None]:
 
     Ports for readers are in ``spread_over``.
     """
+    return dict(_leads_to(cluster, ours))
+
+
+@last_answer
+def _leads_to(cluster: Cluster, ours: OurRules) -> tuple[tuple[str, int | None], ...]:
     backend = BACKENDS[ours.backend]
     meant = {
         backend.dnat_rule(cluster, name, cluster.endpoint(number)).key: (name, number)
@@ -32,7 +38,7 @@ def leads_to(cluster: Cluster, ours: OurRules) -> dict[str, int | None]:
     }
     # Of two rules for one port the first one counts.
     found = dict(reversed([meant[rule.key] for rule in ours.rules if rule.key in meant]))
-    return {name: found.get(name) for name in cluster.gateway.ports if name not in cluster.readers}
+    return tuple((name, found.get(name)) for name in cluster.gateway.ports if name not in cluster.readers)
 
 
 def spread_over(cluster: Cluster, ours: OurRules) -> dict[str, tuple[int, ...]]:
@@ -90,12 +96,25 @@ def lead(
 
     A port that is held stays so until it is led to another node than before: that is what its clients wait for.
     """
+    spread = tuple((name, tuple(nodes)) for name, nodes in readers.items())
+    return _lead(cluster, ours, frozenset(ports), primary, snat_here, spread)
+
+
+@last_answer
+def _lead(
+    cluster: Cluster,
+    ours: OurRules,
+    ports: frozenset[str],
+    primary: int,
+    snat_here: bool,
+    readers: tuple[tuple[str, tuple[int, ...]], ...],
+) -> str:
     backend, before = BACKENDS[ours.backend], leads_to(cluster, ours)
     wait = [name for name in held(cluster, ours) if name not in ports or before.get(name) == primary]
     wanted = [_hold(cluster, ours, name) for name in wait]
     wanted += [backend.dnat_rule(cluster, name, cluster.endpoint(primary)) for name in before if name in ports]
-    shares = [rule for name, nodes in readers.items() for rule in _spread(cluster, backend, name, nodes)]
-    others = sorted({cluster.endpoint(node) for nodes in readers.values() for node in nodes})
+    shares = [rule for name, nodes in readers for rule in _spread(cluster, backend, name, nodes)]
+    others = sorted({cluster.endpoint(node) for _, nodes in readers for node in nodes})
     ends = dict.fromkeys([cluster.endpoint(primary), *others])
     wanted += [*shares, *(rule for each in ends for rule in backend.snat_rules(cluster, each, snat_here))]
     # What is left for one rule depends on those before it.

@@ -7,6 +7,8 @@ import socket
 import struct
 from dataclasses import dataclass
 
+from repmgr_hooks.netfilter.netlink import Kernel
+
 GET_ROUTE = 26  # RTM_GETROUTE (linux/rtnetlink.h)
 NEW_ROUTE = 24  # RTM_NEWROUTE
 REQUEST = 1  # NLM_F_REQUEST
@@ -17,7 +19,7 @@ DESTINATION, DEVICE, PREFERRED_SOURCE = 1, 4, 7  # RTA_DST, RTA_OIF, RTA_PREFSRC
 # flags
 HEADER = struct.Struct("=IHHIIBBBBBBBBI")
 ATTRIBUTE = struct.Struct("=HH")
-LIMIT = 1.0
+KERNEL = Kernel(socket.NETLINK_ROUTE)
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,7 @@ def _ask(address: str, flags: int) -> Route:
     size = HEADER.size + len(body)
     header = HEADER.pack(size, GET_ROUTE, REQUEST, 1, 0, family, len(packed) * 8, 0, 0, 0, 0, 0, 0, flags)
     try:
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as kernel:
-            kernel.settimeout(LIMIT)
-            kernel.send(header + body)
-            return parse(kernel.recv(8192))
+        return parse(KERNEL.ask(header + body))
     except (OSError, struct.error, ValueError):
         return UNKNOWN
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 import struct
 
+from repmgr_hooks.netfilter.netlink import Kernel
+
 NETLINK_NETFILTER = 12
 NEW_GENERATION = 10 << 8 | 15  # NFNL_SUBSYS_NFTABLES, NFT_MSG_NEWGEN (linux/netfilter/nf_tables.h)
 GET_GENERATION = 10 << 8 | 16  # NFT_MSG_GETGEN
@@ -18,6 +20,7 @@ GENERATION_ID = 1  # NFTA_GEN_ID, big-endian
 HEADER = struct.Struct("=IHHIIBBH")
 ATTRIBUTE = struct.Struct("=HH")
 LIMIT = 1.0
+KERNEL = Kernel(NETLINK_NETFILTER)
 
 
 def rules_generation() -> int | None:
@@ -26,10 +29,7 @@ def rules_generation() -> int | None:
     The counter does not see rules made with iptables-legacy.
     """
     try:
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as kernel:
-            kernel.settimeout(LIMIT)
-            kernel.send(HEADER.pack(HEADER.size, GET_GENERATION, NLM_F_REQUEST, 1, 0, 0, 0, 0))
-            return parse(kernel.recv(4096))
+        return parse(KERNEL.ask(HEADER.pack(HEADER.size, GET_GENERATION, NLM_F_REQUEST, 1, 0, 0, 0, 0)))
     except (OSError, struct.error):
         return None
 

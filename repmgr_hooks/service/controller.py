@@ -11,11 +11,12 @@ from repmgr_hooks import clock
 from repmgr_hooks.alerts.evaluator import AlertEvaluator, Listener, Nobody
 from repmgr_hooks.cluster.decide import PrimaryDecision, last_known_of
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
+from repmgr_hooks.cluster.primary import as_remembered
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine import dispatcher
 from repmgr_hooks.engine.routes import ManagedCluster
-from repmgr_hooks.engine.run import ActionResult, RunObserver, RunResult
-from repmgr_hooks.errors import LockTimeout, OperationFailed, Problem, Stopped
+from repmgr_hooks.engine.run import RunObserver, RunResult
+from repmgr_hooks.errors import LockTimeout, OperationFailed, Stopped
 from repmgr_hooks.event import Event, RoleClaim
 from repmgr_hooks.journal.heartbeat import Progress, write_heartbeat
 from repmgr_hooks.journal.journal import Journal
@@ -28,15 +29,15 @@ from repmgr_hooks.log import about, hint
 from repmgr_hooks.service.guard import SwitchoverGuard
 from repmgr_hooks.service.monitor import Monitor
 from repmgr_hooks.service.prober import NoProber, Prober
-from repmgr_hooks.service.recorder import JournalRecorder, end_run, ended, saw, summary_of
+from repmgr_hooks.service.recorder import JournalRecorder, end_run, ended, failed_by, saw, summary_of
 from repmgr_hooks.service.seen import Shown
+from repmgr_hooks.service.turns import REST, until_retry
 from repmgr_hooks.service.wal_verifier import WalVerifier
-from repmgr_hooks.settings.backoff import left
 from repmgr_hooks.system.steps import Host
 
 log = logging.getLogger(__name__)
 
-REST, JOURNAL_BROKEN, BUSY = 3600.0, 30.0, 5.0
+JOURNAL_BROKEN, BUSY = 30.0, 5.0
 SHOWN = 100
 """So many events of a run are named in each line of the log for a collector."""
 NOBODY, NO_PROBER = Nobody(), NoProber()
@@ -94,6 +95,13 @@ class ClusterController:
             wait = self._work()
             return min(wait, JOURNAL_BROKEN) if self._broken else wait
 
+    def glance(self) -> bool:
+        """Look at the nodes alone; True if the rest may wait: nothing is due, and the primary is as remembered."""
+        due = self._due()
+        if not self._tick or due.pause or due.waiting or due.last:
+            return False
+        return as_remembered(self._shown.glance(self._last_known, self._host), self._last_known)
+
     def _work(self) -> float:
         self._broken = False
         try:
@@ -111,10 +119,10 @@ class ClusterController:
                     self._run("event", waiting, failed)
                     self._monitor.look_now(any(item.event.meaning is RoleClaim.TROUBLE for item in waiting))
                     self._owes_look = self._tick > 0
-                elif (wait := self._until_retry(failed)) <= 0:
+                elif (wait := until_retry(failed, self._config.service.retry)) <= 0:
                     self._run("retry", [], failed)
                     self._monitor.look_now()
-                elif self._lost_events() or self._look_needs_run(failed):
+                elif self._lost_events() or self._look_needs_run(failed, due.known):
                     self._run("drift", [], failed)
                     self._monitor.look_now()
                 elif not waiting:
@@ -147,18 +155,17 @@ class ClusterController:
         self._monitor.look_now(hurry=True)
         return not self._tick
 
-    def _look_needs_run(self, failed: RunRow | None) -> bool:
+    def _look_needs_run(self, failed: RunRow | None, known: LastKnownPrimary | None) -> bool:
         """Look, if it is time to; True if what is missing is nobody's yet."""
         self._owes_look = False
         if self._monitor.due_in() > 0:
             return False
-        self._remind()
+        self._remind(known)
         drift = self._shown.look(self._monitor, self._last_known, self._host)
         write_heartbeat(self._config.state_dir, self.name)
-        if self._monitor.news:
-            self._prober.primary = self._monitor.news.primary
-            self._prober.kick()
-            saw(self._journal, self.name, self._monitor.news)
+        if news := self._monitor.news:
+            self._prober.heard(news, as_remembered(drift.decision, self._last_known))
+            saw(self._journal, self.name, news)
         self._alerts.saw(drift.decision)
         self._verifier.look(drift.decision, drift.in_desired_state)
         self._shown.keep(drift, self._monitor, self._prober)
@@ -191,13 +198,13 @@ class ClusterController:
 
         None wait for a while after they were handled, if that could not be noted.
         """
-        due = self._ask(lambda: self._journal.due(self.name))
+        due = self._ask(lambda: self._journal.due(self.name, self._managed.cluster.flap_limit.window))
         self._read_pause(due)
         pause = self._pause if self._pause and lasts(self._pause) else None
         self._broken |= (late := self._host.now() < self._take_again)
         last = self._last[0] if self._last else due and due.last
         failed = last if last and last.ok is False and last.again else None
-        return Due(pause, due.waiting if due and not late else (), failed)
+        return Due(pause, due.waiting if due and not late else (), failed, due.known if due else None)
 
     def _read_pause(self, due: Due | None) -> None:
         """Read the pause alone if that is necessary: it may be something else in the journal that is broken."""
@@ -207,13 +214,14 @@ class ClusterController:
             if not self._pause_was_read:
                 self._pause = known(self._config.state_dir, self.name)
 
-    def _remind(self) -> None:
+    def _remind(self, known: LastKnownPrimary | None = None) -> None:
         try:
             if self._unwritten:
-                self._last_known = self._unwritten
+                self._last_known, known = self._unwritten, None
                 self._journal.remember(self.name, self._unwritten)
                 self._unwritten = None
-            self._last_known = self._journal.last_known(self.name, self._managed.cluster.flap_limit.window)
+            window = self._managed.cluster.flap_limit.window
+            self._last_known = known or self._journal.last_known(self.name, window)
         except OperationFailed as error:
             self._cannot_use_journal(error)
         self._last_known = self._shown.absence.considered(self._last_known)
@@ -241,12 +249,6 @@ class ClusterController:
         return run
 
     # -- runs ----------------------------------------------------------------------------------------------------------
-
-    def _until_retry(self, failed: RunRow | None) -> float:
-        retry = self._config.service.retry
-        if failed is None or failed.ended is None or failed.attempt >= retry.max_attempts:
-            return REST
-        return left(failed.ended, retry.after(failed.attempt), clock.wall())
 
     def _run(self, cause: str, waiting: Sequence[Waiting], failed: RunRow | None) -> None:
         """One run for the events that wait and for what the failed run before was for."""
@@ -294,6 +296,4 @@ class ClusterController:
             raise
         except Exception as error:
             log.exception("%s: a bug in repmgr_hooks; please report it", self.name)
-            bug = Problem("bug", f"a bug in repmgr_hooks: {error!r}", "please report it, with the log")
-            done = tuple(ActionResult(action, problems=(bug,)) for action in self._managed.actions)
-            return RunResult(False, bug.message, done=done, again=True, problem=bug)
+            return failed_by(error, self._managed)

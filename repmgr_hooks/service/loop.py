@@ -7,10 +7,12 @@ import threading
 from collections.abc import Callable
 
 from repmgr_hooks.service.controller import ClusterController
+from repmgr_hooks.service.turns import Turns
 
 log = logging.getLogger(__name__)
 
 AFTER_BUG = 20.0
+FIRST = Turns()
 STOPPED_EVERY = 0.2
 END_LIMIT = 130.0
 """Seconds for the step that the loop before is in."""
@@ -20,7 +22,7 @@ class Loop(threading.Thread):
     """Runs the queue of one cluster whenever something is due.
 
     First the loop ``before`` it ends, and ``begin`` is done; at the end ``close`` lets go of what it works with.
-    ``first``: so many seconds after its start it works for the first time, unless it is woken.
+    ``first``: when it works for the first time, unless it is woken.
     """
 
     def __init__(
@@ -29,7 +31,7 @@ class Loop(threading.Thread):
         before: Loop | None,
         begin: Callable[[], None],
         close: Callable[[], None],
-        first: float = 0.0,
+        first: Turns = FIRST,
     ) -> None:
         super().__init__(name=queue.name, daemon=True)
         self._queue, self._begin, self._close, self._first = queue, begin, close, first
@@ -72,10 +74,11 @@ class Loop(threading.Thread):
             self._queue.progress.expect(END_LIMIT)
             while self._before.is_alive() and not self._queue.stopping.is_set():
                 self._before.join(STOPPED_EVERY)
-        self._woken.wait(self._first)
+        self._woken.wait(self._first.nodes)
         if not self._queue.stopping.is_set():
             self._before = None
             self._begin()
+            self._wait_for_turn()
         while not self._queue.stopping.is_set():
             self._woken.clear()
             try:
@@ -90,3 +93,14 @@ class Loop(threading.Thread):
             self._queue.progress.expect()
             self._resting.clear()
         self._close()
+
+    def _wait_for_turn(self) -> None:
+        """Look at the nodes; what else there is to look at has its turn later, if they are as remembered."""
+        left = self._first.everything - self._first.nodes
+        if left <= 0 or self._woken.is_set():
+            return
+        try:
+            if self._queue.glance():
+                self._woken.wait(left)
+        except BaseException:
+            log.exception("%s: a bug in repmgr_hooks; please report it", self.name)

@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 NEVER = 3600.0
 HURRY_EVERY = 0.1
 HURRY_FOR = 60.0
+AHEAD_EVERY = 15.0
+"""So often it is looked whether a failover could happen, while it could: two more questions, and all repmgr.conf."""
 HELD_FOR = 10.0
 """So long is something to stand against a failover before it is told: a switchover pauses repmgrd, and starts nodes."""
 
@@ -62,6 +64,8 @@ class Monitor:
         """What the last look found missing."""
         self._against: dict[Hindrance, float] = {}
         """What stood against it in the last look, and since when."""
+        self._asked: object = None
+        self._ask_again = 0.0
         self.absence = Absence(managed.cluster, host, progress)
         self._gateways = GatewayWatch(managed.cluster, host, self.absence)
 
@@ -113,9 +117,15 @@ class Monitor:
         return seen
 
     def _look_ahead(self, decision: PrimaryDecision, last_known: LastKnownPrimary) -> None:
-        """See whether a failover could happen."""
+        """See whether a failover could happen; less often while it could, and the nodes are the same."""
+        roles = [(node.node, node.reachable, node.role, node.timeline) for node in decision.states]
+        registered, now = decision.primary_state and decision.primary_state.registered, self._host.now()
+        asked = decision.primary, roles, registered
+        if not self._against and asked == self._asked and now < self._ask_again:
+            return
+        self._asked, self._ask_again = asked, now + AHEAD_EVERY
         found = self.readiness.look(decision, self._managed.cluster, self._host, last_known.since)
-        obstacles, now = found.obstacles if found else (), self._host.now()
+        obstacles = found.obstacles if found else ()
         self._against = {obstacle.code: self._against.get(obstacle.code, now) for obstacle in obstacles}
         self.obstacles = tuple(item for item in obstacles if now - self._against[item.code] >= HELD_FOR)
 

@@ -1,7 +1,8 @@
 """Tries as a client whether the ports can be used, in a thread of its own: a failover never waits for a probe.
 
-After every run, and as soon as a primary is missed, it tries at once; while a client cannot write, once a second, so
-that the journal knows when that began and ended; else at the probe's own interval.
+After every run, and as soon as a primary is missed, it tries all ports at once; while a client cannot write, once a
+second, so that the journal knows when that began and ended; else at the probe's own interval, or, of very many ports,
+in turn and less often.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from repmgr_hooks.cluster.probe import Probe, ProbeCode, led_astray, probe
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.journal.journal import Journal
-from repmgr_hooks.journal.rows import ProbeRow
+from repmgr_hooks.journal.rows import Observation, ProbeRow
 from repmgr_hooks.log import about
+from repmgr_hooks.service.turns import Pace
 from repmgr_hooks.system.steps import Host
 
 log = logging.getLogger(__name__)
@@ -55,7 +57,7 @@ def told(found: Probe) -> tuple[ProbeCode, int | None]:
     return found.code, None if found.code is ProbeCode.READS else found.node
 
 
-def next_in(results: Mapping[str, PortResult], interval: int, now: float) -> float:
+def next_in(results: Mapping[str, PortResult], interval: float, now: float) -> float:
     """Return the seconds until the next probe."""
     failing = [now - item.since for item in results.values() if not item.probe.served]
     if failing:
@@ -68,8 +70,12 @@ class NoProber:
 
     resting = False
     primary: int | None = None
+    period = 0.0
 
     def kick(self) -> None:
+        """Try nothing."""
+
+    def heard(self, news: Observation, remembered: bool) -> None:
         """Try nothing."""
 
     def visits(self) -> Sequence[PortResult]:
@@ -83,7 +89,7 @@ class Prober(threading.Thread):
     """The probes of one cluster; ``resting``: none for now, for somebody works on the cluster.
 
     ``primary``: where a client should end up, as far as that is known. ``first``: the seconds until the first probe,
-    unless something happens before.
+    unless something happens before. ``everywhere``: the ports of all clusters.
     """
 
     def __init__(
@@ -93,18 +99,34 @@ class Prober(threading.Thread):
         journal: Journal,
         close: Callable[[], None] = lambda: None,
         first: float = 0.0,
+        everywhere: int = 0,
     ) -> None:
         super().__init__(name=f"probes of {managed.cluster.name}", daemon=True)
         self._managed, self._host, self._journal, self._close = managed, host, journal, close
         self._first = first
+        self._pace = Pace(len(managed.opened_ports), managed.cluster.client.interval, everywhere)
+        self._next_port = 0
         self._kicked, self._stopping = threading.Event(), threading.Event()
         self._results: dict[str, PortResult] = {}
         self.resting = False
         self.primary: int | None = None
 
+    @property
+    def period(self) -> float:
+        """Seconds from one visit through a port to the next, while all is well; 0: never."""
+        return self._pace.period
+
     def kick(self) -> None:
-        """Try now: something has happened."""
+        """Try all now: something has happened."""
         self._kicked.set()
+
+    def heard(self, news: Observation, remembered: bool) -> None:
+        """Try now, for a look has shown something else; that of a service that has just begun has its turn anyway, if
+        the primary is the one that it ``remembered``.
+        """
+        self.primary = news.primary
+        if news.before is not None or not remembered:
+            self.kick()
 
     def visits(self) -> Sequence[PortResult]:
         """Return what each port showed last."""
@@ -123,28 +145,35 @@ class Prober(threading.Thread):
         """Probe until stopped."""
         wait = self._first
         while not self._stopping.is_set():
-            self._kicked.wait(wait)
+            kicked = self._kicked.wait(wait)
             self._kicked.clear()
             try:
-                wait = self.probe() if not self._stopping.is_set() else 0.0
+                wait = self.probe(kicked) if not self._stopping.is_set() else 0.0
             except Exception:
                 log.exception("%s: a bug in repmgr_hooks; please report it", self.name)
                 wait = NEVER
         self._close()
 
-    def probe(self) -> float:
-        """Probe once, and return the seconds until the next time."""
+    def probe(self, everywhere: bool = True) -> float:
+        """Probe once, ``everywhere`` or where it is due, and return the seconds until the next time."""
         cluster = self._managed.cluster
         if self.resting:
             self._results = {}
             return LATER
-        probes = led_astray(probe(cluster, self._managed.opened_ports, self._host), self.primary)
+        ports = self._managed.opened_ports if everywhere or self.failing() or not self._results else self._in_turn()
+        probes = led_astray(probe(cluster, ports, self._host), self.primary)
         self._host.close_idle()
         now, at, before = self._host.now(), clock.wall(), self._results
-        self._results = noted(before, probes, now, at)
+        self._results = {**before, **noted(before, probes, now, at)}
         with about(cluster=cluster.name):
             self._tell([(found, before.get(found.name)) for found in probes], at)
-        return next_in(self._results, cluster.client.interval, now)
+        return next_in(self._results, self._pace.every, now)
+
+    def _in_turn(self) -> Sequence[str]:
+        """Return the ports whose turn it is."""
+        ports, count = self._managed.opened_ports, self._pace.at_once
+        begin, self._next_port = self._next_port, (self._next_port + count) % max(len(ports), 1)
+        return (*ports[begin:], *ports[:begin])[:count]
 
     def _tell(self, probes: Sequence[tuple[Probe, PortResult | None]], at: float) -> None:
         """Log and write down what is new; all of it at once, for each time the journal waits for the disk."""

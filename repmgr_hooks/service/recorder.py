@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from repmgr_hooks import clock
 from repmgr_hooks.cluster.decide import PrimaryDecision, last_known_of
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
-from repmgr_hooks.engine.run import RunObserver, RunResult, ScheduledAction, Show
+from repmgr_hooks.engine.routes import ManagedCluster
+from repmgr_hooks.engine.run import ActionResult, RunObserver, RunResult, ScheduledAction, Show
 from repmgr_hooks.errors import OperationFailed, Problem
 from repmgr_hooks.event import NAMED, Event
 from repmgr_hooks.journal.journal import Journal
@@ -121,3 +122,10 @@ def summary_of(events: Sequence[Event]) -> str:
     if len(events) <= NAMED:
         return ", ".join(str(event) for event in events) or "reconcile"
     return f"{len(events)} events, the last of them {events[-1]}"
+
+
+def failed_by(bug: Exception, managed: ManagedCluster) -> RunResult:
+    """Return how a run has ended that a bug of ours has ended."""
+    problem = Problem("bug", f"a bug in repmgr_hooks: {bug!r}", "please report it, with the log")
+    done = tuple(ActionResult(action, problems=(problem,)) for action in managed.actions)
+    return RunResult(False, problem.message, done=done, again=True, problem=problem)

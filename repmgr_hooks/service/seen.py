@@ -21,7 +21,7 @@ from repmgr_hooks.cluster.primary import PrimaryFinder
 from repmgr_hooks.cluster.readers import readings, senders
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine.drift import Drift
-from repmgr_hooks.engine.last_look import LookFile
+from repmgr_hooks.engine.last_look import LookFile, Visits
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed, Problem
 from repmgr_hooks.former_primary import record
@@ -82,6 +82,12 @@ class Shown:
         self._pending = drift.pending
         return drift
 
+    def glance(self, last_known: LastKnownPrimary, host: Host, paused: bool = False) -> PrimaryDecision:
+        """Look at the nodes alone, and show what they say."""
+        decision = PrimaryFinder(self._cluster, self.absence.considered(last_known)).decision(host)
+        self.show(decision, paused)
+        return decision
+
     def keep(self, drift: Drift, monitor: Monitor, prober: Prober | NoProber) -> None:
         """Keep a look that found nothing wrong, while clients find nothing wrong either."""
         if self._kept is None:
@@ -91,8 +97,8 @@ class Shown:
         if drift.in_desired_state and not wrong and all(visit.probe.good for visit in visits):
             probed = min((visit.seen for visit in visits), default=clock.wall())
             files = monitor.readiness.seen
-            probes = [visit.probe for visit in visits]
-            self._kept.keep(drift, monitor.fingerprints, files, probes, probed, self._interval)
+            found = Visits([visit.probe for visit in visits], probed, prober.period)
+            self._kept.keep(drift, monitor.fingerprints, files, found, self._interval)
         else:
             self._kept.forget()
 
@@ -100,9 +106,7 @@ class Shown:
         """Look during a pause, when nothing is done; return the seconds until the next such look."""
         if not self._publisher:
             return math.inf
-        remembered = self.absence.considered(last_known)
-        decision = PrimaryFinder(self._cluster, remembered).decision(host)
-        self.show(decision, paused=True)
+        decision = self.glance(last_known, host, paused=True)
         self._look_around(decision, host)
         return self._interval
 

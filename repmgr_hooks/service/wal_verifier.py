@@ -16,7 +16,7 @@ from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.hook import PROGRAM
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.wal_checks import WalCheckRow, last_checks
-from repmgr_hooks.system.programs import BUSY
+from repmgr_hooks.system.answers import BUSY
 from repmgr_hooks.system.served import serves
 from repmgr_hooks.system.steps import Host, Program
 

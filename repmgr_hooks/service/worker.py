@@ -28,6 +28,7 @@ from repmgr_hooks.service.loop import Loop
 from repmgr_hooks.service.prober import Prober
 from repmgr_hooks.service.seen import forget_removed
 from repmgr_hooks.service.systemd import notify
+from repmgr_hooks.service.turns import turns_of, visits_everywhere
 from repmgr_hooks.system.alert import Alert
 from repmgr_hooks.system.answers import Answers
 from repmgr_hooks.system.host import LOGINS, LocalHost
@@ -35,9 +36,6 @@ from repmgr_hooks.system.host import LOGINS, LocalHost
 log = logging.getLogger(__name__)
 
 LOOK_ROUND = 20.0
-FIRST_EVERY = 0.05
-"""Seconds from the first look at one cluster to that at the next: each logs in to all nodes, asks Barman, and has the
-ports tried. A hundred at once kept each other from it, and all from the journal."""
 STOP_ROUND = 5.0
 STOP_LIMIT = 130.0
 """Seconds for the steps that are being taken; systemd waits longer (TimeoutStopSec)."""
@@ -231,13 +229,16 @@ class Worker:
         self._stop_helpers(self._config.clusters)
         forget_removed(self._config, self._shown)
         starting: list[threading.Thread] = []
+        count, everywhere = len(self._config.clusters), visits_everywhere(self._config.clusters.values())
         for number, (name, managed) in enumerate(self._config.clusters.items()):
             noticed = partial(self._stirs, name)
             host = LocalHost(managed.cluster.conninfos(), notifier.tell, noticed, LOGINS, answers)
             # A host of its own: what a client waits for is nothing that a look should wait for.
             client = LocalHost(managed.cluster.conninfos())
-            first = number * FIRST_EVERY
-            prober = self._probers[name] = Prober(managed, client, journal, client.close_idle, first)
+            first = turns_of(number, count)
+            prober = self._probers[name] = Prober(
+                managed, client, journal, client.close_idle, first.clients, everywhere
+            )
             self._keepers.append(HoldKeeper(managed, journal, notifier.tell, lambda: LocalHost({})))
             publisher = Publisher(self._shown, name) if self._shown else None
             controller = ClusterController(managed, journal, host, self._config, notifier, prober, publisher)

@@ -9,13 +9,15 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 
 from repmgr_hooks import clock
-from repmgr_hooks.errors import ProgramTimeout
+from repmgr_hooks.errors import OperationFailed, ProgramTimeout
 from repmgr_hooks.netfilter.ruleset import rules_generation
 from repmgr_hooks.system.steps import Given, Program
 
 TURNS = threading.BoundedSemaphore(4)
 """So many constant programs run at once: all clusters ask theirs when the service begins, and a hundred Pythons of
 Barman's would leave neither time nor memory for a look at the nodes."""
+BUSY = "busy"
+"""The code of a program that was refused, for others of its kind run."""
 
 
 class Answers:
@@ -30,16 +32,19 @@ class Answers:
     def constant(self, program: Program, limit: float, ask: Callable[[float], str]) -> str:
         """Return what a constant program prints; whoever comes first asks it, and what failed is asked again.
 
-        Who has more time than who came first does not end with that one.
+        Who has more time than who came first does not end with that one. Raises OperationFailed.
         """
         end = clock.monotonic() + limit
         while True:
             with self._asking:
                 first = program.given not in self._constants
+                has_turn = first and program.ahead and TURNS.acquire(blocking=False)
+                if first and program.ahead and not has_turn:
+                    raise OperationFailed(f"{program}: others are asked theirs", code=BUSY)
                 answer = self._constants.setdefault(program.given, Future())
             left = end - clock.monotonic()
             if first:
-                self._ask(program, answer, left, ask)
+                self._ask(program, answer, left, ask, has_turn)
             try:
                 return answer.result(max(left, 0.0))
             except TimeoutError:
@@ -48,9 +53,11 @@ class Answers:
                 if first or clock.monotonic() >= end:
                     raise
 
-    def _ask(self, program: Program, answer: Future[str], limit: float, ask: Callable[[float], str]) -> None:
+    def _ask(
+        self, program: Program, answer: Future[str], limit: float, ask: Callable[[float], str], has_turn: bool
+    ) -> None:
         try:
-            with _turn(limit) as left:
+            with _turn(limit, has_turn) as left:
                 answer.set_result(ask(left))
         except BaseException as error:  # whoever waits for it is to hear it too
             with self._asking:
@@ -73,10 +80,10 @@ class Answers:
 
 
 @contextmanager
-def _turn(limit: float) -> Iterator[float]:
+def _turn(limit: float, has_turn: bool) -> Iterator[float]:
     """Wait for one's turn, half of the time at most; what is left of it is for the program."""
     begun = clock.monotonic()
-    has_turn = TURNS.acquire(timeout=limit / 2)
+    has_turn = has_turn or TURNS.acquire(timeout=limit / 2)
     try:
         yield limit - (clock.monotonic() - begun)
     finally:

@@ -99,7 +99,8 @@ class LocalHost:
     def read(self, path: str) -> str:
         """Return what stands in a file of the kernel's. Raises OperationFailed."""
         try:
-            return Path(path).read_text(errors="replace")
+            with Path(path).open("rb", buffering=0) as file:  # a look at each cluster asks this
+                return file.read().decode(errors="replace")
         except OSError as error:
             raise OperationFailed(f"{path} cannot be read: {error}", code="unreadable") from None
 

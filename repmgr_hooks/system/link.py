@@ -38,6 +38,22 @@ MOST_RESULTS = 100
 READ, WRITE = select.POLLIN, select.POLLOUT
 
 
+class _Prepared:
+    """A statement that is prepared. The server lets the types of its result not change (plancache.c,
+    RevalidateCachedQuery), so they are looked at once."""
+
+    def __init__(self, name: bytes) -> None:
+        self.name = name
+        self._transformer: Any = None
+
+    def rows(self, result: pq.abc.PGresult) -> Rows:
+        """Return the rows of a result of it."""
+        if self._transformer is None:
+            self._transformer = Transformer()
+            self._transformer.set_pgresult(result)
+        return [self._transformer.load_sequence(row) for row in raw_rows(result)]
+
+
 class Link:
     """A connection; every failure is a psycopg.Error, or whatever an odd answer makes psycopg raise."""
 
@@ -46,7 +62,7 @@ class Link:
         self._transformer = Transformer()
         self._asked: dict[tuple[Any, ...], int] = {}
         """How often each question was asked, which is a statement with the types of its parameters."""
-        self._prepared: dict[tuple[Any, ...], bytes] = {}
+        self._prepared: dict[tuple[Any, ...], _Prepared] = {}
         self.broken = False
         """Whether it had broken before it was closed."""
 
@@ -84,12 +100,12 @@ class Link:
             name = b"q%d" % len(self._prepared)
             self._pgconn.send_prepare(name, command, types)
             yield from self._result()
-            self._prepared[question] = name
-        if question in self._prepared:
-            self._pgconn.send_query_prepared(self._prepared[question], values, formats)
-        else:
+            self._prepared[question] = _Prepared(name)
+        if (prepared := self._prepared.get(question)) is None:
             self._pgconn.send_query_params(command, values, types, formats)
-        return self._rows((yield from self._result()))
+            return self._rows((yield from self._result()))
+        self._pgconn.send_query_prepared(prepared.name, values, formats)
+        return prepared.rows((yield from self._result()))
 
     def _dumped(self, params: tuple[Any, ...]) -> tuple[Any, Any, Any]:
         if not params:

@@ -18,7 +18,7 @@ import sh
 
 from repmgr_hooks import clock
 from repmgr_hooks.errors import NoSuchProgram, OperationFailed, ProgramTimeout
-from repmgr_hooks.system.answers import Answers
+from repmgr_hooks.system.answers import BUSY, Answers
 from repmgr_hooks.system.login import Logins, Unavailable
 from repmgr_hooks.system.output import Output
 from repmgr_hooks.system.steps import Program
@@ -31,8 +31,6 @@ MOST_OUTPUT = 48 * 1024 * 1024
 MOST_ERRORS = 64 * 1024
 HEAVY = threading.BoundedSemaphore(2)
 """So many heavy residents run at once: after ten failovers ten would follow WAL, and hold up the eleventh."""
-BUSY = "busy"
-"""The code of a heavy one that was refused."""
 KILLED_LIMIT = 5.0
 """Seconds in which a program that is killed ends; one that waits for a disk that hangs does not (D in ps(1))."""
 

@@ -40,6 +40,8 @@ class Program:
     env: Mapping[str, str] = field(default_factory=dict)
     constant: bool = False
     """It prints the same as long as the service runs, and is asked once."""
+    ahead: bool = False
+    """A constant one that is asked before anybody needs it: while others are asked theirs, it is refused (``busy``)."""
     counted: str | None = None
     """A regular expression: what it prints and matches are rules of nf_tables, the same until the kernel has counted
     another change of these. It is asked once for each."""

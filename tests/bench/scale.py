@@ -21,10 +21,11 @@ import yaml
 
 from repmgr_hooks import config
 from repmgr_hooks.netfilter import backends, iptables
+from repmgr_hooks.service.turns import turns_of
 from tests.bench.scale_failovers import Failovers, fail_over, start_quiet_cluster
 from tests.bench.tick import CONFIG, SETTLED, give_addresses, many
 from tests.bench.worker import memory, processor_time
-from tests.lab import RUNTIME, Lab, wait_for
+from tests.lab import PYTHON, RUNTIME, Lab, wait_for
 from tests.lab.contain import contain
 from tests.lab.versions import DATA
 
@@ -33,6 +34,18 @@ MOVING, AT_ONCE = 10, 2
 LIMIT, STOP_LIMIT = 600.0, 150.0
 """Seconds for what is waited for: so long on a machine that is busy otherwise, too."""
 FIRST_LOOK, STATUS, SHARE, MEMORY = 10.0, 3.0, 0.05, 200.0
+FOUND = "as the service found them"
+"""What ``status`` says of a cluster of which it has taken over what the service has just found to be well."""
+REMEMBER = """
+import sqlite3, sys
+with sqlite3.connect("/var/lib/repmgr-hooks/journal.db", timeout=60) as db:
+    for table in ("run", "role", "branch"):
+        columns = [name for _, name, *_ in db.execute(f"pragma table_info({table})") if name not in ("id", "cluster")]
+        named = ", ".join(f'"{name}"' for name in columns)
+        for cluster in sys.argv[1:]:
+            copied = f"insert into {table} (cluster, {named}) select ?, {named} from {table} where cluster = 'main'"
+            db.execute(copied, (cluster,))
+"""
 
 
 @dataclass(frozen=True)
@@ -124,13 +137,14 @@ def measured(lab: Lab, settings: dict[str, Any], seconds: float) -> Figures:
     result = lab.gateway.hooks("reconcile", "--cluster", "main")
     assert result.returncode == 0, result.stdout + result.stderr
     lead_ports(lab)
+    remember(lab, names[1:])
     begun = time.time()
     lab.start_worker()
     wait_for(lambda: all(looked_at(name) > begun for name in names), "the first look at all", LIMIT, every=0.05)
     first_look = time.time() - begun
     say(f"{len(names)} clusters: the first look at all after {first_look:.1f} s")
     process = lab.daemons["worker"]
-    time.sleep(SETTLED)
+    time.sleep(SETTLED + turns_of(len(names) - 1, len(names)).clients)
     before, children = processor_time(process.pid), processor_time(process.pid, of_children=True)
     time.sleep(seconds)
     share = (processor_time(process.pid) - before) / seconds
@@ -138,9 +152,11 @@ def measured(lab: Lab, settings: dict[str, Any], seconds: float) -> Figures:
     resident = memory(process.pid)
     say(f"{len(names)} clusters: {100 * share:.2f} % of a core, {100 * programs:.2f} % programs, {resident:.0f} MiB")
     begun, used = time.monotonic(), of_ended_children()
-    lab.gateway.hooks("status", limit=LIMIT)
+    said = lab.gateway.hooks("status", limit=LIMIT)
     status, status_processor = time.monotonic() - begun, of_ended_children() - used
-    say(f"{len(names)} clusters: status of all after {status:.1f} s, {status_processor:.1f} s of processor time")
+    taken = f"{said.stdout.count(FOUND)} taken over, exit code {said.returncode}"
+    used_by_status = f"{status_processor:.1f} s of processor time"
+    say(f"{len(names)} clusters: status of all after {status:.1f} s, {used_by_status}; {taken}")
     process.terminate()
     process.wait(STOP_LIMIT)
     return Figures(len(names), first_look, share, programs, resident, status, status_processor)
@@ -166,6 +182,11 @@ def lead_ports(lab: Lab) -> None:
         if cluster.name != "main"
     ]
     lab.gateway.run("iptables-restore", "--noflush", "--wait", "5", stdin="".join(changes))
+
+
+def remember(lab: Lab, names: list[str]) -> None:
+    """Let the journal have of each cluster what it has of the first, whose ports were led by a run."""
+    lab.gateway.run(PYTHON, "-c", REMEMBER, *names, user="barman")
 
 
 def looked_at(name: str) -> float:

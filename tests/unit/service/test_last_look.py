@@ -27,6 +27,7 @@ from repmgr_hooks.reports.look import Spared, look
 from repmgr_hooks.reports.status import ClusterStatus
 from repmgr_hooks.service.controller import ClusterController
 from repmgr_hooks.service.prober import Prober
+from repmgr_hooks.service.turns import Pace
 from repmgr_hooks.settings.cluster import Node, ProbeSettings
 from repmgr_hooks.system.visit import Visit
 from tests import fake
@@ -124,6 +125,17 @@ def test_a_look_at_one_looks_at_all(service: Service) -> None:
     assert found.healthy and found.spared_since == 0.0
     assert {"conntrack", "find", "python3"} <= {program.argv[0] for program in service.host.ran}
     assert service.host.visits > 0
+
+
+def test_of_very_many_ports_visits_are_believed_until_the_next_is_due(service: Service) -> None:
+    service.prober._pace = Pace(2, 30, 1000)
+    service.look()
+    late_clients(service)
+    service.controller.work()
+    assert service.status()[2] == 0
+    later(service.wall, service.host, 170)
+    service.controller.work()
+    assert service.status()[2] > 0, "after 250 s and some more"
 
 
 def foreign_rule(service: Service) -> None:

@@ -661,7 +661,7 @@ def test_what_stands_against_a_failover_is_told_when_it_lasts(journal: Journal, 
     host.nodes[2].unseen_for = 11
     within(queue, host, 8)
     assert told.found == {}
-    within(queue, host, 8)
+    within(queue, host, 20)
     assert told.found["failover"].severity == "critical"
     assert "no standby would be promoted: repmgrd of node 2" in told.found["failover"].summary
     host.nodes[2].unseen_for = 1

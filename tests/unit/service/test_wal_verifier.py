@@ -21,7 +21,7 @@ from repmgr_hooks.reports.wal_check import WalCheck
 from repmgr_hooks.service.controller import ClusterController
 from repmgr_hooks.service.wal_verifier import AGAIN, SETTLED, WalVerifier
 from repmgr_hooks.settings.barman import Barman, OnGateway
-from repmgr_hooks.system.programs import BUSY
+from repmgr_hooks.system.answers import BUSY
 from repmgr_hooks.system.steps import Program
 from repmgr_hooks.text import MOST
 from tests.fake import FakeHost

@@ -25,7 +25,7 @@ from repmgr_hooks.journal.holds import Hold, Holder
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.lock import exclusive
 from repmgr_hooks.netfilter.route import Route
-from repmgr_hooks.service import exhaustion, intake
+from repmgr_hooks.service import exhaustion, intake, turns
 from repmgr_hooks.service import worker as module
 from repmgr_hooks.service.controller import ClusterController
 from repmgr_hooks.service.worker import Loop, Worker
@@ -305,7 +305,7 @@ def test_clusters_are_looked_at_one_after_the_other_and_events_wait_for_none(
     second = Stuck()
     system = lambda conninfos, *more: second if "10.0.1.11" in str(conninfos) else host  # noqa: E731
     monkeypatch.setattr(module, "LocalHost", system)
-    monkeypatch.setattr(module, "FIRST_EVERY", 3600.0)
+    monkeypatch.setattr(turns, "NODES_EVERY", 3600.0)
     second.let_go.set()
     with serving(with_a_second(state)):
         soon(lambda: healed(host))
@@ -320,7 +320,7 @@ def test_an_event_wakes_its_own_cluster_only(state: Path, host: FakeHost, monkey
 
     A knock that comes when its event has been taken in already wakes all, later.
     """
-    monkeypatch.setattr(module, "FIRST_EVERY", 3600.0)
+    monkeypatch.setattr(turns, "NODES_EVERY", 3600.0)
     worker, woken = with_a_second(state), list[list[str]]()
     wake = worker._wake_loops
     monkeypatch.setattr(worker, "_wake_loops", lambda names: (woken.append(sorted(names)), wake(names)))

@@ -14,7 +14,8 @@ import pytest
 
 from repmgr_hooks.background import begin
 from repmgr_hooks.errors import OperationFailed, ProgramTimeout
-from repmgr_hooks.system.programs import BUSY, Programs
+from repmgr_hooks.system.answers import BUSY
+from repmgr_hooks.system.programs import Programs
 from repmgr_hooks.system.steps import Program
 
 

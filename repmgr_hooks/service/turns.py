@@ -1,0 +1,102 @@
+"""When each of many clusters is looked at for the first time, and how often its ports are tried while all is well.
+
+What matters most comes first, for all of them. Whatever happens to a cluster waits for no turn.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from repmgr_hooks import clock
+from repmgr_hooks.engine.routes import ManagedCluster
+from repmgr_hooks.journal.rows import RunRow
+from repmgr_hooks.settings.backoff import Backoff, left
+
+log = logging.getLogger(__name__)
+
+REST = 3600.0
+NODES_EVERY = 0.02
+"""Seconds from the first look at the nodes of one cluster to that at the next. A hundred at once kept each other from
+it, and all from the journal."""
+ALL_EVERY = 0.3
+"""The same of the first look at everything, which comes when all nodes have been looked at: it takes some Pythons of
+Barman's, half a second of a processor."""
+CLIENTS_EVERY = 0.25
+"""The same of the first visits through all ports, which come when everything has been looked at."""
+MOST_VISITS = 4.0
+"""Visits a second, of all clusters, while all is well: each is a login (SCRAM-SHA-256 hashes the password 4096 times),
+3 ms of a processor here, and a process on the node. More than 120 ports, every 30 s, are visited less often."""
+
+
+@dataclass(frozen=True)
+class Turns:
+    """Of one cluster: so many seconds after the start its nodes are looked at, then everything, and clients visit.
+
+    A cluster that is not as it is remembered waits for none.
+    """
+
+    nodes: float = 0.0
+    everything: float = 0.0
+    clients: float = 0.0
+
+
+def turns_of(number: int, count: int) -> Turns:
+    """Return the turns of one of so many clusters; the first, or only, one waits for nothing.
+
+    >>> turns_of(0, 1), turns_of(99, 100).everything < 32, turns_of(99, 100).clients < 60
+    (Turns(nodes=0.0, everything=0.0, clients=0.0), True, True)
+    """
+    if not number:
+        return Turns()
+    seen, all_seen = count * NODES_EVERY, count * (NODES_EVERY + ALL_EVERY)
+    return Turns(number * NODES_EVERY, seen + number * ALL_EVERY, all_seen + number * CLIENTS_EVERY)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How often each of the ports of a cluster is tried while all is well, in seconds, and so many of them ``at_once``.
+
+    ``everywhere``: the ports of all clusters.
+
+    >>> Pace(2, 30, 2), Pace(10, 30, 1000).period, Pace(10, 30, 1000).at_once, Pace(10, 30, 1000).every
+    (Pace(ports=2, interval=30, everywhere=2), 250.0, 1, 25.0)
+    """
+
+    ports: int
+    interval: float
+    everywhere: int
+
+    @property
+    def period(self) -> float:
+        """Seconds from one visit through a port to the next; 0: never."""
+        return max(self.interval, self.everywhere / MOST_VISITS) if self.interval else 0.0
+
+    @property
+    def at_once(self) -> int:
+        """So many ports are tried side by side: all, unless there are very many elsewhere."""
+        return max(int(self.ports * self.interval / self.period), 1) if self.period else self.ports
+
+    @property
+    def every(self) -> float:
+        """Seconds from one round of so many ports to the next."""
+        return self.period * min(self.at_once / max(self.ports, 1), 1.0)
+
+
+def until_retry(failed: RunRow | None, retry: Backoff) -> float:
+    """Return the seconds until a run that has failed is tried again."""
+    if failed is None or failed.ended is None or failed.attempt >= retry.max_attempts:
+        return REST
+    return left(failed.ended, retry.after(failed.attempt), clock.wall())
+
+
+def visits_everywhere(clusters: Iterable[ManagedCluster]) -> int:
+    """Return how many visits it takes to try each port of these clusters once, from each place; say so if that is more
+    than is done in the interval that one of them names.
+    """
+    tried = [managed for managed in clusters if managed.cluster.client.interval]
+    visits = sum(len(managed.opened_ports) * (2 if managed.cluster.client.shell else 1) for managed in tried)
+    if (period := visits / MOST_VISITS) > min((managed.cluster.client.interval for managed in tried), default=period):
+        log.info("a client tries %d ports in turn, each every %.0f s; after a change at once", visits, period)
+    return visits

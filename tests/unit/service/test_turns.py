@@ -1,0 +1,71 @@
+"""What a service of many clusters looks at first: the nodes of all, and what cannot wait."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from repmgr_hooks.config import Config
+from repmgr_hooks.engine.dispatcher import handle
+from repmgr_hooks.event import Event
+from repmgr_hooks.journal.journal import Journal
+from repmgr_hooks.journal.last_seen import Publisher, read_all
+from repmgr_hooks.service.controller import ClusterController
+from repmgr_hooks.service.turns import turns_of
+from tests.fake import FakeHost
+from tests.unit.service.test_controller import tmp_path
+
+__all__ = ["tmp_path"]
+
+
+def controller(loaded: Config, journal: Journal, host: FakeHost, place: Path) -> ClusterController:
+    """Of a cluster that was looked after before."""
+    managed = loaded.clusters["main"]
+    assert handle(managed, host, []).ok
+    ClusterController(managed, journal, host, loaded).work()
+    host.ran.clear()
+    return ClusterController(managed, journal, host, loaded, publisher=Publisher(place, "main"))
+
+
+def test_the_nodes_are_shown_and_nothing_is_started(loaded: Config, journal: Journal, tmp_path: Path) -> None:
+    host = FakeHost()
+    queue = controller(loaded, journal, host, tmp_path)
+    assert queue.glance()
+    assert host.ran == []
+    ((name, seen, _),) = read_all(tmp_path)
+    assert (name, seen and seen.primary) == ("main", 1)
+
+
+def failed_over(host: FakeHost, journal: Journal) -> None:
+    host.fail_over()
+
+
+def event_waits(host: FakeHost, journal: Journal) -> None:
+    journal.add_event("main", Event(2, "standby_promote"), 1.0)
+
+
+def paused(host: FakeHost, journal: Journal) -> None:
+    journal.pause("main", None, "")
+
+
+def no_primary(host: FakeHost, journal: Journal) -> None:
+    host.nodes[1].in_recovery = True
+
+
+@pytest.mark.parametrize("change", [failed_over, event_waits, paused, no_primary])
+def test_what_is_not_as_remembered_waits_for_no_turn(
+    change: Callable[[FakeHost, Journal], None], loaded: Config, journal: Journal, tmp_path: Path
+) -> None:
+    host = FakeHost()
+    queue = controller(loaded, journal, host, tmp_path)
+    change(host, journal)
+    assert not queue.glance()
+
+
+def test_all_nodes_have_been_looked_at_before_the_first_cluster_is_asked_everything() -> None:
+    turns = [turns_of(number, 100) for number in range(1, 100)]
+    assert max(turn.nodes for turn in turns) < 3 < 10
+    assert max(turn.nodes for turn in turns) < min(turn.everything for turn in turns)
+    assert max(turn.everything for turn in turns) < min(turn.clients for turn in turns)
