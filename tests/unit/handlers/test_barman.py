@@ -208,7 +208,7 @@ def test_the_stream_is_seen(host: FakeHost) -> None:
     assert [words.split()[:2] for words in asked(host)] == [
         ["barman", "show-server"],
         ["find", "-L"],
-        ["python3", "-I", "-S"],
+        ["python3", "-I"],
         ["pgrep", "-a"],
     ]
     host.barman.streams_from, host.nodes[2].slots["barman"].active = 2, True
