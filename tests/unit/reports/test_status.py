@@ -373,7 +373,7 @@ def test_a_look_starts_each_program_once(journal: Journal) -> None:
 
     host.run = counted  # type: ignore[method-assign]
     assert cluster_status(host, journal).healthy
-    assert sorted(started) == ["barman show-server", "conntrack -L", "find -L", "iptables-save -t", "python3 -IS"]
+    assert sorted(started) == ["barman show-server", "conntrack -L", "find -L", "iptables-save -t", "python3 -I"]
 
 
 def test_what_is_behind_a_port_and_in_barman_is_looked_at_meanwhile(journal: Journal) -> None:
