@@ -105,7 +105,7 @@ class Prober(threading.Thread):
         self._managed, self._host, self._journal, self._close = managed, host, journal, close
         self._first = first
         self._pace = Pace(len(managed.opened_ports), managed.cluster.client.interval, everywhere)
-        self._next_port = 0
+        self._next_port, self._begun = 0, False
         self._kicked, self._stopping = threading.Event(), threading.Event()
         self._results: dict[str, PortResult] = {}
         self.resting = False
@@ -122,10 +122,10 @@ class Prober(threading.Thread):
 
     def heard(self, news: Observation, remembered: bool) -> None:
         """Try now, for a look has shown something else; that of a service that has just begun has its turn anyway, if
-        the primary is the one that it ``remembered``.
+        the primary is the one that it ``remembered``, and no visit was made before it was known where one should end.
         """
         self.primary = news.primary
-        if news.before is not None or not remembered:
+        if news.before is not None or not remembered or self._begun:
             self.kick()
 
     def visits(self) -> Sequence[PortResult]:
@@ -156,7 +156,7 @@ class Prober(threading.Thread):
 
     def probe(self, everywhere: bool = True) -> float:
         """Probe once, ``everywhere`` or where it is due, and return the seconds until the next time."""
-        cluster = self._managed.cluster
+        cluster, self._begun = self._managed.cluster, True
         if self.resting:
             self._results = {}
             return LATER

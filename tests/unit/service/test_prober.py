@@ -166,3 +166,12 @@ def test_a_service_that_begins_visits_in_turn_unless_something_has_changed(
     prober = Prober(MAIN, FakeHost(), journal)
     prober.heard(Observation(100.0, before, 2, 3, "", "", ""), remembered)
     assert (prober._kicked.is_set(), prober.primary) == (kicked, 2)
+
+
+def test_a_visit_before_it_was_known_where_clients_should_end_is_made_again(journal: Journal) -> None:
+    """A cluster alone is visited and looked at at the same moment: whom a rule of others leads was seen 30 s later."""
+    prober = Prober(MAIN, FakeHost(), journal)
+    prober.probe()
+    assert not prober.failing(), "nobody knows yet that node 2 is the primary"
+    prober.heard(Observation(100.0, None, 2, 3, "", "", ""), remembered=True)
+    assert prober._kicked.is_set()
