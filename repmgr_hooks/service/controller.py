@@ -67,7 +67,7 @@ class ClusterController:
         self.progress = Progress()
         self._managed, self._journal, self._host, self._config = managed, journal, host, loaded
         self._tick = loaded.service.monitor_interval
-        self._monitor = Monitor(managed, host, self._tick, self.progress)
+        self._monitor = Monitor(managed, host, self._tick, self.progress, len(loaded.clusters))
         self.stirred = self._monitor.stirred
         self._guard = SwitchoverGuard(managed.cluster, journal, self._monitor, host)
         self._alerts = AlertEvaluator(managed, host, loaded.service.retry.max_attempts, listener)
