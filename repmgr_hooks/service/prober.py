@@ -89,7 +89,7 @@ class Prober(threading.Thread):
     """The probes of one cluster; ``resting``: none for now, for somebody works on the cluster.
 
     ``primary``: where a client should end up, as far as that is known. ``first``: the seconds until the first probe,
-    unless something happens before. ``everywhere``: the ports of all clusters.
+    unless something happens before. ``everywhere``: the visits a second that all clusters ask for.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class Prober(threading.Thread):
         journal: Journal,
         close: Callable[[], None] = lambda: None,
         first: float = 0.0,
-        everywhere: int = 0,
+        everywhere: float = 0.0,
     ) -> None:
         super().__init__(name=f"probes of {managed.cluster.name}", daemon=True)
         self._managed, self._host, self._journal, self._close = managed, host, journal, close

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine.dispatcher import handle
+from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.last_seen import Publisher, read_all
 from repmgr_hooks.service.controller import ClusterController
 from repmgr_hooks.service.loop import Loop
-from repmgr_hooks.service.turns import Turns, turns_of
+from repmgr_hooks.service.turns import Pace, Turns, turns_of, visits_everywhere
+from repmgr_hooks.settings.cluster import ProbeSettings
 from tests.fake import SERVED_BY_NODE_1, FakeHost, NatTable
 from tests.unit.service.test_controller import tmp_path
 
@@ -105,3 +108,28 @@ def test_a_port_that_leads_elsewhere_than_to_the_primary_waits_for_no_turn(
     queue = controller(loaded, journal, host, tmp_path)
     host.nat = NatTable(SERVED_BY_NODE_1.replace("10.0.0.11", "10.0.0.12"))
     assert not queue.glance()
+
+
+def of(interval: int, ports: int, loaded: Config) -> ManagedCluster:
+    """A cluster whose ports are tried every so many seconds."""
+    main = loaded.clusters["main"]
+    gateway = replace(main.cluster.gateway, ports={f"p{number}": 20000 + number for number in range(ports)})
+    cluster = replace(main.cluster, name=f"every {interval} s", gateway=gateway, probe=ProbeSettings(interval=interval))
+    return Opening(cluster, main.routes)
+
+
+class Opening(ManagedCluster):
+    """Opens all its ports."""
+
+    @property
+    def opened_ports(self) -> tuple[str, ...]:
+        return tuple(self.cluster.gateway.ports)
+
+
+def test_ports_that_are_seldom_tried_do_not_slow_down_those_that_are_tried_often(loaded: Config) -> None:
+    """600 ports that were tried once an hour made 150 s of the 5 s of another cluster."""
+    everywhere = visits_everywhere([of(5, 2, loaded), of(3600, 600, loaded)])
+    assert Pace(2, 5, everywhere).period == 5
+    many = visits_everywhere([of(30, 1000, loaded)])
+    assert Pace(10, 30, many).period == pytest.approx(250)
+    assert Pace(10, 30, visits_everywhere([of(30, 120, loaded)])).at_once == 10
