@@ -121,7 +121,7 @@ class Monitor:
         return seen
 
     def _look_ahead(self, decision: PrimaryDecision, last_known: LastKnownPrimary) -> None:
-        """See whether a failover could happen; of many clusters less often, while it could and the nodes are the same."""
+        """See whether a failover could happen; of many clusters less often, while it could and no node has changed."""
         roles = [(node.node, node.reachable, node.role, node.timeline) for node in decision.states]
         registered, now = decision.primary_state and decision.primary_state.registered, self._host.now()
         asked = decision.primary, roles, registered
