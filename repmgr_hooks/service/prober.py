@@ -28,6 +28,7 @@ SOON = 1.0
 SOON_FOR = 60.0
 LATER = 5.0
 NEVER = 3600.0
+SERVED = (ProbeCode.WRITES.value, ProbeCode.READS.value)
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ class Prober(threading.Thread):
 
     def run(self) -> None:
         """Probe until stopped."""
-        wait = self._first
+        wait = 0.0 if self._first and self._failed_before() else self._first
         while not self._stopping.is_set():
             kicked = self._kicked.wait(wait)
             self._kicked.clear()
@@ -153,6 +154,15 @@ class Prober(threading.Thread):
                 log.exception("%s: a bug in repmgr_hooks; please report it", self.name)
                 wait = NEVER
         self._close()
+
+    def _failed_before(self) -> bool:
+        """True if a client failed when it was tried last: until it is tried again, its alert would count as over."""
+        try:
+            last = self._journal.last_probes(self._managed.cluster.name)
+        except OperationFailed:
+            return False
+        failed = [port.split(" from ")[0] for port, code in last.items() if code not in SERVED]
+        return any(f"port {port}" in failed for port in self._managed.opened_ports)
 
     def probe(self, everywhere: bool = True) -> float:
         """Probe once, ``everywhere`` or where it is due, and return the seconds until the next time."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -175,3 +176,21 @@ def test_a_visit_before_it_was_known_where_clients_should_end_is_made_again(jour
     assert not prober.failing(), "nobody knows yet that node 2 is the primary"
     prober.heard(Observation(100.0, None, 2, 3, "", "", ""), remembered=True)
     assert prober._kicked.is_set()
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_where_a_client_failed_before_the_service_began_it_is_tried_at_once(journal: Journal, fails: bool) -> None:
+    """Of 140 clusters the first visit came after 60 s: the alert was told to be over, and then raised again."""
+    host = Counted()
+    if fails:
+        host.nodes[1].client = Visit("connect", "FATAL:  the database system is shutting down")
+    Prober(MAIN, host, journal).probe()
+    host.came.clear()
+    prober = Prober(MAIN, host, journal, first=600.0)
+    prober.start()
+    end = time.monotonic() + (60 if fails else 0.5)
+    while not host.came and time.monotonic() < end:
+        time.sleep(0.01)
+    prober.stop()
+    prober.join(60)
+    assert bool(host.came) == fails
