@@ -70,13 +70,14 @@ def test_what_was_read_while_something_was_wrong_is_not_taken_for_what_is_read_m
     included = many[0].with_name("included")
     included.write_text("failover=sometimes\n")
     many[0].write_text("node_id=1\nnode_name='n1'\npromote_command=x\ninclude 'included'\n")
-    host, probe, now = FakeHost(), ReadinessProbe(), [4.9 * AGAIN_IF_WRONG]
+    many[1].write_text("node_id=2\nnode_name='n2'\npromote_command=x\nfailover=automatic\n")
+    host, probe, now = FakeHost(), ReadinessProbe(), [4.5 * AGAIN_IF_WRONG]
     monkeypatch.setattr(host, "now", lambda: now[0])
     assert 1 in probe.files(2, MAIN.cluster, host).against
     now[0] = 5.9 * AGAIN_IF_WRONG
     assert 1 in probe.files(2, MAIN.cluster, host).against
     included.write_text("failover=automatic\n")
-    now[0] = 6.9 * AGAIN_IF_WRONG
-    assert 1 not in probe.files(2, MAIN.cluster, host).against
+    now[0] = 7.1 * AGAIN_IF_WRONG
+    assert probe.files(2, MAIN.cluster, host).against == {}
     now[0] = 5.5 * AGAIN
-    assert 1 not in probe.files(2, MAIN.cluster, host).against
+    assert probe.files(2, MAIN.cluster, host).against == {}
