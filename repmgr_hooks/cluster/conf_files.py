@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -51,7 +51,7 @@ def _mark(file: Path) -> object:
     return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def examined(marks: Marks, turn: float) -> Iterator[RepmgrConf]:
+def examined(marks: Marks, turn: Hashable) -> Iterator[RepmgrConf]:
     """Return the files that can be read, also those that repmgr refuses; in the same ``turn`` one is read once while it
     does not change.
     """
@@ -61,5 +61,5 @@ def examined(marks: Marks, turn: float) -> Iterator[RepmgrConf]:
 
 
 @lru_cache(2000)
-def _examined(file: Path, mark: object, turn: float) -> RepmgrConf:
+def _examined(file: Path, mark: object, turn: Hashable) -> RepmgrConf:
     return examine(file)

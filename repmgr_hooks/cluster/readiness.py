@@ -178,7 +178,8 @@ class ReadinessProbe:
             known = repmgr_files.identities(primary, host, cluster.postgres.timeout)
         except OperationFailed:
             known = {}
-        self._files = read_files(found, cluster, known, host, lambda _: conf_files.examined(found, now // again))
+        turn = again, now // again
+        self._files = read_files(found, cluster, known, host, lambda _: conf_files.examined(found, turn))
         self._seen, self._read_at = found, now
         return self._files
 

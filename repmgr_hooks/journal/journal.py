@@ -221,6 +221,11 @@ class Journal(Maintenance):
         values = [(cluster, *row) for row in rows]
         self.change(lambda db: db.executemany("insert into probe values (null, ?, ?, ?, ?, ?, ?, ?)", values))
 
+    def last_probes(self, cluster: str) -> dict[str, str]:
+        """Return the code of what clients have found last through each port, also through ports that are no more."""
+        rows = self.read("select port, code, max(id) from probe where cluster = ? group by port", cluster)
+        return {port: code for port, code, _ in rows}
+
 
 def _event_values(report: Report, received: float, spooled: str | None, by_hand: bool = False) -> dict[str, object]:
     said = {**vars(report.event), "cluster": report.cluster, "by_hand": by_hand, "now": clock.wall()}

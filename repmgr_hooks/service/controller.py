@@ -67,7 +67,7 @@ class ClusterController:
         self.progress = Progress()
         self._managed, self._journal, self._host, self._config = managed, journal, host, loaded
         self._tick = loaded.service.monitor_interval
-        self._monitor = Monitor(managed, host, self._tick, self.progress)
+        self._monitor = Monitor(managed, host, self._tick, self.progress, len(loaded.clusters))
         self.stirred = self._monitor.stirred
         self._guard = SwitchoverGuard(managed.cluster, journal, self._monitor, host)
         self._alerts = AlertEvaluator(managed, host, loaded.service.retry.max_attempts, listener)
@@ -95,12 +95,11 @@ class ClusterController:
             wait = self._work()
             return min(wait, JOURNAL_BROKEN) if self._broken else wait
 
-    def glance(self) -> bool:
-        """Look at the nodes alone; True if the rest may wait: nothing is due, and the primary is as remembered."""
-        due = self._due()
-        if not self._tick or due.pause or due.waiting or due.last:
-            return False
-        return as_remembered(self._shown.glance(self._last_known, self._host), self._last_known)
+    def glance(self) -> float:
+        """Look at the nodes alone; return for how many seconds the rest may wait: 0 if anything is to be done."""
+        due, known = self._due(), self._last_known
+        idle = self._tick and not (due.pause or due.waiting or due.last)
+        return self._tick if idle and self._shown.is_as_remembered(known, self._host) else 0.0
 
     def _work(self) -> float:
         self._broken = False

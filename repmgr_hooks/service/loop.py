@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable
 
+from repmgr_hooks import clock
 from repmgr_hooks.service.controller import ClusterController
 from repmgr_hooks.service.turns import Turns
 
@@ -95,12 +96,13 @@ class Loop(threading.Thread):
         self._close()
 
     def _wait_for_turn(self) -> None:
-        """Look at the nodes; what else there is to look at has its turn later, if they are as remembered."""
-        left = self._first.everything - self._first.nodes
-        if left <= 0 or self._woken.is_set():
-            return
+        """Look at the nodes, as often as ever; what else there is to look at has its turn later, while they are as
+        remembered.
+        """
+        end = clock.monotonic() + self._first.everything - self._first.nodes
         try:
-            if self._queue.glance():
-                self._woken.wait(left)
+            while (left := end - clock.monotonic()) > 0 and not self._woken.is_set() and (tick := self._queue.glance()):
+                self._queue.progress.expect(tick)
+                self._woken.wait(min(left, tick))
         except BaseException:
             log.exception("%s: a bug in repmgr_hooks; please report it", self.name)

@@ -32,15 +32,19 @@ NEVER = 3600.0
 HURRY_EVERY = 0.1
 HURRY_FOR = 60.0
 AHEAD_EVERY = 15.0
-"""So often it is looked whether a failover could happen, while it could: two more questions, and all repmgr.conf."""
+MANY = 8
+"""More clusters are not looked at so often for whether a failover could happen, while it could: that is two more
+questions, and all repmgr.conf. Of so few that is asked at each look."""
 HELD_FOR = 10.0
 """So long is something to stand against a failover before it is told: a switchover pauses repmgrd, and starts nodes."""
 
 
 class Monitor:
-    """When to look next, and what was seen last; ``monitor_interval`` in seconds, 0 for never."""
+    """When to look next, and what was seen last; ``monitor_interval`` in seconds, 0 for never; of so many clusters."""
 
-    def __init__(self, managed: ManagedCluster, host: Host, monitor_interval: float, progress: Progress) -> None:
+    def __init__(
+        self, managed: ManagedCluster, host: Host, monitor_interval: float, progress: Progress, clusters: int = 1
+    ) -> None:
         self._managed, self._host, self._monitor_interval = managed, host, monitor_interval
         self.stirred = threading.Event()
         """Set when something has happened that a look may see: a restart is over before the next one is due."""
@@ -65,7 +69,7 @@ class Monitor:
         self._against: dict[Hindrance, float] = {}
         """What stood against it in the last look, and since when."""
         self._asked: object = None
-        self._ask_again = 0.0
+        self._ask_again, self._ask_every = 0.0, AHEAD_EVERY if clusters > MANY else 0.0
         self.absence = Absence(managed.cluster, host, progress)
         self._gateways = GatewayWatch(managed.cluster, host, self.absence)
 
@@ -117,13 +121,13 @@ class Monitor:
         return seen
 
     def _look_ahead(self, decision: PrimaryDecision, last_known: LastKnownPrimary) -> None:
-        """See whether a failover could happen; less often while it could, and the nodes are the same."""
+        """See whether a failover could happen; of many clusters less often, while it could and no node has changed."""
         roles = [(node.node, node.reachable, node.role, node.timeline) for node in decision.states]
         registered, now = decision.primary_state and decision.primary_state.registered, self._host.now()
         asked = decision.primary, roles, registered
         if not self._against and asked == self._asked and now < self._ask_again:
             return
-        self._asked, self._ask_again = asked, now + AHEAD_EVERY
+        self._asked, self._ask_again = asked, now + self._ask_every
         found = self.readiness.look(decision, self._managed.cluster, self._host, last_known.since)
         obstacles = found.obstacles if found else ()
         self._against = {obstacle.code: self._against.get(obstacle.code, now) for obstacle in obstacles}

@@ -28,6 +28,7 @@ SOON = 1.0
 SOON_FOR = 60.0
 LATER = 5.0
 NEVER = 3600.0
+SERVED = (ProbeCode.WRITES.value, ProbeCode.READS.value)
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Prober(threading.Thread):
     """The probes of one cluster; ``resting``: none for now, for somebody works on the cluster.
 
     ``primary``: where a client should end up, as far as that is known. ``first``: the seconds until the first probe,
-    unless something happens before. ``everywhere``: the ports of all clusters.
+    unless something happens before. ``everywhere``: the visits a second that all clusters ask for.
     """
 
     def __init__(
@@ -99,13 +100,13 @@ class Prober(threading.Thread):
         journal: Journal,
         close: Callable[[], None] = lambda: None,
         first: float = 0.0,
-        everywhere: int = 0,
+        everywhere: float = 0.0,
     ) -> None:
         super().__init__(name=f"probes of {managed.cluster.name}", daemon=True)
         self._managed, self._host, self._journal, self._close = managed, host, journal, close
         self._first = first
         self._pace = Pace(len(managed.opened_ports), managed.cluster.client.interval, everywhere)
-        self._next_port = 0
+        self._next_port, self._begun = 0, False
         self._kicked, self._stopping = threading.Event(), threading.Event()
         self._results: dict[str, PortResult] = {}
         self.resting = False
@@ -122,10 +123,10 @@ class Prober(threading.Thread):
 
     def heard(self, news: Observation, remembered: bool) -> None:
         """Try now, for a look has shown something else; that of a service that has just begun has its turn anyway, if
-        the primary is the one that it ``remembered``.
+        the primary is the one that it ``remembered``, and no visit was made before it was known where one should end.
         """
         self.primary = news.primary
-        if news.before is not None or not remembered:
+        if news.before is not None or not remembered or self._begun:
             self.kick()
 
     def visits(self) -> Sequence[PortResult]:
@@ -143,7 +144,7 @@ class Prober(threading.Thread):
 
     def run(self) -> None:
         """Probe until stopped."""
-        wait = self._first
+        wait = 0.0 if self._first and self._failed_before() else self._first
         while not self._stopping.is_set():
             kicked = self._kicked.wait(wait)
             self._kicked.clear()
@@ -154,9 +155,18 @@ class Prober(threading.Thread):
                 wait = NEVER
         self._close()
 
+    def _failed_before(self) -> bool:
+        """True if a client failed when it was tried last: until it is tried again, its alert would count as over."""
+        try:
+            last = self._journal.last_probes(self._managed.cluster.name)
+        except OperationFailed:
+            return False
+        failed = [port.split(" from ")[0] for port, code in last.items() if code not in SERVED]
+        return any(f"port {port}" in failed for port in self._managed.opened_ports)
+
     def probe(self, everywhere: bool = True) -> float:
         """Probe once, ``everywhere`` or where it is due, and return the seconds until the next time."""
-        cluster = self._managed.cluster
+        cluster, self._begun = self._managed.cluster, True
         if self.resting:
             self._results = {}
             return LATER

@@ -17,7 +17,7 @@ from repmgr_hooks.cluster.decide import ClusterState, PrimaryDecision
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.cluster.numbers import Number
 from repmgr_hooks.cluster.observe import NodeState, WalSender
-from repmgr_hooks.cluster.primary import PrimaryFinder
+from repmgr_hooks.cluster.primary import PrimaryFinder, as_remembered
 from repmgr_hooks.cluster.readers import readings, senders
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine.drift import Drift
@@ -87,6 +87,19 @@ class Shown:
         decision = PrimaryFinder(self._cluster, self.absence.considered(last_known)).decision(host)
         self.show(decision, paused)
         return decision
+
+    def is_as_remembered(self, last_known: LastKnownPrimary, host: Host) -> bool:
+        """Look at the nodes, and where our rules lead: whether the primary is the one that is remembered, and has the
+        ports.
+        """
+        decision, opened = self.glance(last_known, host), self._managed.opened_ports
+        if not as_remembered(decision, last_known):
+            return False
+        try:
+            leads = leads_to(self._cluster, rules.our_rules(self._cluster, host)) if opened else {}
+        except OperationFailed:
+            return False
+        return all(leads[port] == decision.primary for port in opened if port in leads)
 
     def keep(self, drift: Drift, monitor: Monitor, prober: Prober | NoProber) -> None:
         """Keep a look that found nothing wrong, while clients find nothing wrong either."""

@@ -58,20 +58,20 @@ def turns_of(number: int, count: int) -> Turns:
 class Pace:
     """How often each of the ports of a cluster is tried while all is well, in seconds, and so many of them ``at_once``.
 
-    ``everywhere``: the ports of all clusters.
+    ``everywhere``: the visits a second that the intervals of all clusters ask for.
 
-    >>> Pace(2, 30, 2), Pace(10, 30, 1000).period, Pace(10, 30, 1000).at_once, Pace(10, 30, 1000).every
-    (Pace(ports=2, interval=30, everywhere=2), 250.0, 1, 25.0)
+    >>> Pace(2, 30, 0.1).period, Pace(10, 30, 32).period, Pace(10, 30, 32).at_once, Pace(10, 30, 32).every
+    (30.0, 240.0, 1, 24.0)
     """
 
     ports: int
     interval: float
-    everywhere: int
+    everywhere: float
 
     @property
     def period(self) -> float:
         """Seconds from one visit through a port to the next; 0: never."""
-        return max(self.interval, self.everywhere / MOST_VISITS) if self.interval else 0.0
+        return self.interval * max(self.everywhere / MOST_VISITS, 1.0)
 
     @property
     def at_once(self) -> int:
@@ -91,12 +91,16 @@ def until_retry(failed: RunRow | None, retry: Backoff) -> float:
     return left(failed.ended, retry.after(failed.attempt), clock.wall())
 
 
-def visits_everywhere(clusters: Iterable[ManagedCluster]) -> int:
-    """Return how many visits it takes to try each port of these clusters once, from each place; say so if that is more
-    than is done in the interval that one of them names.
+def visits_everywhere(clusters: Iterable[ManagedCluster]) -> float:
+    """Return how many visits a second it takes to try each port of these clusters in its interval, from each place; say
+    so if that is more than is done.
     """
     tried = [managed for managed in clusters if managed.cluster.client.interval]
-    visits = sum(len(managed.opened_ports) * (2 if managed.cluster.client.shell else 1) for managed in tried)
-    if (period := visits / MOST_VISITS) > min((managed.cluster.client.interval for managed in tried), default=period):
-        log.info("a client tries %d ports in turn, each every %.0f s; after a change at once", visits, period)
-    return visits
+    visits = {m.cluster.name: len(m.opened_ports) * (2 if m.cluster.client.shell else 1) for m in tried}
+    # Rounded, or a sum of thirds would be more than a whole.
+    wanted = round(sum(visits[m.cluster.name] / m.cluster.client.interval for m in tried), 6)
+    if wanted > MOST_VISITS:
+        paces = [Pace(1, m.cluster.client.interval, wanted).period for m in tried]
+        each = f"{min(paces):.0f}" if min(paces) == max(paces) else f"{min(paces):.0f} to {max(paces):.0f}"
+        log.info("a client tries %d ports in turn, each every %s s; after a change at once", sum(visits.values()), each)
+    return wanted

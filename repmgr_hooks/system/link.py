@@ -51,6 +51,7 @@ class _Prepared:
         if self._transformer is None:
             self._transformer = Transformer()
             self._transformer.set_pgresult(result)
+            self._transformer.set_pgresult(None, set_loaders=False)  # or it would keep the first as long as it lives
         return [self._transformer.load_sequence(row) for row in raw_rows(result)]
 
 

@@ -194,9 +194,15 @@ def place(name: str, directories: list[str]) -> str:
 def whole(asked: dict[str, Any]) -> dict[str, Any]:
     """Return what is wrong with each file that is not whole, as far as that shows without reading all of it."""
     size, others = asked["segment_size"], asked["other_forms"]
-    trees = (tree for directory in asked["directories"] for tree in os.walk(directory))
+    trees = (tree for directory in asked["directories"] for tree in os.walk(directory, onerror=refuse))
     files = ((name, f"{place}/{name}") for place, _, names in trees for name in names if counts(name))
     return {"wrong": {name: what for name, path in files if (what := flaw(path, size, others))}}
+
+
+def refuse(error: OSError) -> None:
+    """Pass a directory over that has gone, or is not for us. Raises OSError where the disk fails."""
+    if not isinstance(error, (FileNotFoundError, NotADirectoryError, PermissionError)):
+        raise error
 
 
 def counts(name: str) -> bool:

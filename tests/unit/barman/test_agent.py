@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import itertools
 import json
@@ -356,3 +357,17 @@ def test_where_none_does(text: bytes) -> None:
 def test_crc32c() -> None:
     """RFC 3720, B.4."""
     assert files.crc32c(b"123456789") == 0xE3069283
+
+
+def test_a_directory_that_the_disk_does_not_give_is_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was not looked at is not good; one that has gone meanwhile holds nothing."""
+    assert files.whole(asked(tmp_path / "gone")) == {"wrong": {}}
+
+    def broken(path: str) -> None:
+        raise OSError(errno.EIO, "Input/output error", path)
+
+    monkeypatch.setattr(os, "scandir", broken)
+    with pytest.raises(OSError, match="Input/output error"):
+        files.whole(asked(tmp_path))

@@ -7,9 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from repmgr_hooks import clock
+from repmgr_hooks import clock, config
 from repmgr_hooks.cluster import conf_files, repmgr_files
 from repmgr_hooks.cluster.conf_files import FEW, HOLDS, ConfFiles
+from repmgr_hooks.cluster.readiness import AGAIN, AGAIN_IF_WRONG, ReadinessProbe
+from tests.fake import FakeHost
+
+MAIN = config.load(Path(__file__).resolve().parents[3] / "config/config.yaml").clusters["main"]
 
 
 @pytest.fixture
@@ -55,3 +59,25 @@ def test_one_that_cannot_be_read_is_left_out(many: list[Path]) -> None:
     marks = ConfFiles().look()
     many[3].unlink()
     assert len(list(conf_files.examined(marks, 3.0))) == FEW
+
+
+def test_what_was_read_while_something_was_wrong_is_not_taken_for_what_is_read_much_later(
+    many: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every 60 s while something is, else every 600 s: the fifth minute and the fifth ten minutes had one name."""
+    monkeypatch.setattr(conf_files, "HERE", ConfFiles())
+    monkeypatch.setattr(repmgr_files, "identities", lambda *_: {})
+    included = many[0].with_name("included")
+    included.write_text("failover=sometimes\n")
+    many[0].write_text("node_id=1\nnode_name='n1'\npromote_command=x\ninclude 'included'\n")
+    many[1].write_text("node_id=2\nnode_name='n2'\npromote_command=x\nfailover=automatic\n")
+    host, probe, now = FakeHost(), ReadinessProbe(), [4.5 * AGAIN_IF_WRONG]
+    monkeypatch.setattr(host, "now", lambda: now[0])
+    assert 1 in probe.files(2, MAIN.cluster, host).against
+    now[0] = 5.9 * AGAIN_IF_WRONG
+    assert 1 in probe.files(2, MAIN.cluster, host).against
+    included.write_text("failover=automatic\n")
+    now[0] = 7.1 * AGAIN_IF_WRONG
+    assert probe.files(2, MAIN.cluster, host).against == {}
+    now[0] = 5.5 * AGAIN
+    assert probe.files(2, MAIN.cluster, host).against == {}

@@ -128,7 +128,7 @@ def test_a_look_at_one_looks_at_all(service: Service) -> None:
 
 
 def test_of_very_many_ports_visits_are_believed_until_the_next_is_due(service: Service) -> None:
-    service.prober._pace = Pace(2, 30, 1000)
+    service.prober._pace = Pace(2, 30, 1000 / 30)
     service.look()
     late_clients(service)
     service.controller.work()

@@ -9,12 +9,14 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from repmgr_hooks import config
 from repmgr_hooks.alerts.evaluator import Listener
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
+from repmgr_hooks.cluster.readiness import Readiness
 from repmgr_hooks.config import Config
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.event import Event
@@ -24,7 +26,7 @@ from repmgr_hooks.journal.rows import Waiting
 from repmgr_hooks.journal.wal_checks import WalCheckRow, keep
 from repmgr_hooks.service.controller import NOBODY, ClusterController
 from repmgr_hooks.service.foreground import run_now
-from repmgr_hooks.service.monitor import HURRY_EVERY
+from repmgr_hooks.service.monitor import HURRY_EVERY, MANY
 from repmgr_hooks.settings.cluster import WhileUnknown
 from repmgr_hooks.system.alert import Alert
 from repmgr_hooks.system.login import UNUSED_LIMIT
@@ -661,12 +663,30 @@ def test_what_stands_against_a_failover_is_told_when_it_lasts(journal: Journal, 
     host.nodes[2].unseen_for = 11
     within(queue, host, 8)
     assert told.found == {}
-    within(queue, host, 20)
+    within(queue, host, 8)
     assert told.found["failover"].severity == "critical"
     assert "no standby would be promoted: repmgrd of node 2" in told.found["failover"].summary
     host.nodes[2].unseen_for = 1
     within(queue, host, 6)
     assert told.found == {}
+
+
+@pytest.mark.parametrize(("clusters", "looks"), [(1, 13), (MANY, 13), (MANY + 1, 5)])
+def test_of_many_clusters_it_is_asked_less_often(
+    journal: Journal, host: FakeHost, loaded: Config, clusters: int, looks: int
+) -> None:
+    everywhere = replace(loaded, clusters={f"c{number}": MAIN for number in range(clusters)})
+    queue = ClusterController(MAIN, journal, host, everywhere)
+    asked: list[float] = []
+    look = queue._monitor.readiness.look
+
+    def counted(*given: Any) -> Readiness | None:
+        asked.append(host.now())
+        return look(*given)
+
+    queue._monitor.readiness.look = counted  # type: ignore[method-assign]
+    within(queue, host, 60)
+    assert len(asked) == looks
 
 
 def test_it_is_told_too_while_something_else_stays_missing(journal: Journal, host: FakeHost, loaded: Config) -> None:

@@ -61,6 +61,25 @@ def test_what_is_asked_often_is_prepared() -> None:
     assert [b"select $1" in question for question in heard] == [True] * (PREPARE_AFTER + 1) + [False] * 3
 
 
+def test_an_answer_to_a_prepared_question_is_not_kept_in_memory() -> None:
+    def speak(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(GREETING)
+        while (question := connection.recv(65536)) not in (b"", GOODBYE):
+            connection.sendall(PREPARED if question.startswith(b"Pq0") else ONE_ROW)
+
+    def talk() -> Talk[list[object]]:
+        link = yield from linked(dsn(port))
+        for _ in range(PREPARE_AFTER + 2):
+            yield from link.ask("select %s", ("x",))
+        kept = [prepared._transformer.pgresult for prepared in link._prepared.values()]
+        link.close()
+        return kept
+
+    with server(speak) as port:
+        assert side_by_side({1: talk()}, 60)[1] == [None]
+
+
 def test_notifications_are_not_kept_in_memory() -> None:
     """A connection is kept for months, and we listen to none."""
     notification = message(b"A", b"\0\0\0\7channel\0payload\0")
