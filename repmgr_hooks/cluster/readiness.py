@@ -7,7 +7,7 @@ without these functions (repmgr 4.3 and older) stays a node that answers.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -179,25 +179,19 @@ class ReadinessProbe:
         except OperationFailed:
             known = {}
         turn = again, now // again
-        self._files = read_files(found, cluster, known, host, lambda _: conf_files.examined(found, turn))
+        self._files = read_files(conf_files.examined(found, turn), cluster, known, host)
         self._seen, self._read_at = found, now
         return self._files
 
 
-def read_files(
-    found: Iterable[Path],
-    cluster: Cluster,
-    known: Mapping[int, Identity],
-    host: Host,
-    examined: Callable[[Iterable[Path]], Iterable[RepmgrConf]] = repmgr_files.examined,
-) -> Files:
+def read_files(confs: Iterable[RepmgrConf], cluster: Cluster, known: Mapping[int, Identity], host: Host) -> Files:
     """Judge the files of a cluster's nodes, with repmgr's help.
 
     Of several for one node, such as an old copy, it is not known which counts: there must be something against each.
     """
     places: dict[int, list[Path]] = {}
     against: dict[int, list[tuple[Hindrance, str] | None]] = {}
-    for conf in examined(found):
+    for conf in confs:
         node = repmgr_files.node_of(conf, cluster.nodes, known)
         if node is not None:
             places.setdefault(node, []).append(conf.path)

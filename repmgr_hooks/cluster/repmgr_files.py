@@ -14,7 +14,7 @@ from pathlib import Path
 from psycopg import Error, conninfo
 
 from repmgr_hooks.errors import OperationFailed, answer_of
-from repmgr_hooks.repmgr_conf import RepmgrConf, examine, read
+from repmgr_hooks.repmgr_conf import RepmgrConf, read
 from repmgr_hooks.settings.cluster import Node
 from repmgr_hooks.system.steps import Host, Program, Sql
 from repmgr_hooks.text import one_line
@@ -71,13 +71,6 @@ def readable(files: Iterable[Path]) -> Iterator[RepmgrConf]:
     for file in files:
         with contextlib.suppress(OSError, ValueError):
             yield read(file)
-
-
-def examined(files: Iterable[Path]) -> Iterator[RepmgrConf]:
-    """Return the files that can be read, also those that repmgr refuses."""
-    for file in files:
-        with contextlib.suppress(OSError):
-            yield examine(file)
 
 
 def identities(node: int, host: Host, limit: float) -> dict[int, Identity]:

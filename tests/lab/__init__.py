@@ -277,7 +277,7 @@ class Lab:
     @property
     def barman(self) -> tuple[int, int]:
         """The version of the gateway's Barman."""
-        return versions.barman(*[REPOSITORY / ".venv-barman/bin/python"] * self.newest_barman)
+        return versions.barman(REPOSITORY / ".venv-barman/bin/python" if self.newest_barman else "/usr/bin/python3")
 
     @property
     def kept_as_a_whole(self) -> bool:

@@ -27,7 +27,7 @@ BARMAN = "import barman.version; print(barman.version.__version__)"
 
 
 @cache
-def barman(python: str | Path = "/usr/bin/python3") -> tuple[int, int]:
+def barman(python: str | Path) -> tuple[int, int]:
     """Return the version of the Barman of a Python, as far as anything hangs on it.
 
     Asked of its module: ``barman --version`` imports all else too, which takes twenty times as long.

@@ -16,7 +16,7 @@ from repmgr_hooks.cluster.primary import PrimaryFinder
 from repmgr_hooks.cluster.readiness import NO_FILES, Files, Hindrance, Obstacle, Readiness, ReadinessProbe
 from repmgr_hooks.cluster.repmgr_files import Identity, node_of
 from repmgr_hooks.errors import OperationFailed
-from repmgr_hooks.repmgr_conf import RepmgrConf
+from repmgr_hooks.repmgr_conf import RepmgrConf, examine
 from repmgr_hooks.settings.cluster import Cluster, Gateway, Node
 from repmgr_hooks.system.steps import Program
 from tests.fake import FakeHost, FakeNode
@@ -168,14 +168,16 @@ def asked_repmgr(host: FakeHost, said: str) -> None:
 def test_what_a_file_says(tmp_path: Path, text: str, against: Hindrance | None) -> None:
     path = tmp_path / "db1.conf"
     path.write_text(text)
-    files = readiness.read_files([path], THREE, {}, FakeHost())
+    files = readiness.read_files(map(examine, [path]), THREE, {}, FakeHost())
     assert (files.places, {n: kind for n, (kind, _) in files.against.items()}) == (
         {1: path},
         {1: against} if against else {},
     )
     other = tmp_path / "old.conf"
     other.write_text(GOOD)
-    assert readiness.read_files([path, other], THREE, {}, FakeHost()).against == {}, "it is not known which counts"
+    assert readiness.read_files(map(examine, [path, other]), THREE, {}, FakeHost()).against == {}, (
+        "it is not known which counts"
+    )
 
 
 @pytest.mark.parametrize(("here", "there"), [("10.0.0.11", "10.9.0.11"), ("db1.a.example", "db1.b.example")])
@@ -187,7 +189,7 @@ def test_two_clusters_with_equal_node_ids_and_names(tmp_path: Path, here: str, t
 
     def read(address: str) -> Files:
         cluster, known = replace(THREE, nodes={**NODES, 1: Node(address)}), {1: Identity("db1", address)}
-        return readiness.read_files([ours, theirs], cluster, known, FakeHost())
+        return readiness.read_files(map(examine, [ours, theirs]), cluster, known, FakeHost())
 
     assert read(here) == Files({1: ours}, {})
     assert read(there) == Files({1: theirs}, {1: (Hindrance.MANUAL, "")})
@@ -204,10 +206,10 @@ def test_repmgrs_own_words_without_a_password(tmp_path: Path) -> None:
     host.run = lambda program, limit: (  # type: ignore[method-assign]
         host.programs["repmgr"](program) if program.argv[0] == "repmgr" else run(program, limit)
     )
-    ((kind, words),) = readiness.read_files([path], THREE, {}, host).against.values()
+    ((kind, words),) = readiness.read_files(map(examine, [path]), THREE, {}, host).against.values()
     assert (kind, words) == (Hindrance.REFUSED, '"conninfo": bad')
     asked_repmgr(host, "repmgr: cannot be run as root")
-    assert readiness.read_files([path], THREE, {}, host).against == {}
+    assert readiness.read_files(map(examine, [path]), THREE, {}, host).against == {}
 
 
 def test_each_obstacle_has_its_words_and_its_way_out() -> None:
