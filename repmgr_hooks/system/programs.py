@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import select
@@ -188,7 +189,9 @@ def _start(program: Program, **ends: Any) -> Any:
     that another thread had. Its child takes none: until it becomes the program (OProc.__init__ of sh 1.14 to 2.4) it
     sets signals, makes a session, writes to a pipe, moves and closes descriptors. What Python and glibc lock for
     themselves meanwhile (memory, imports, logging) they set free in a child (PyOS_AfterFork_Child, fork(2)). No
-    ``_preexec_fn``, ``_uid`` or ``_cwd`` may be used: those call more.
+    ``_preexec_fn``, ``_uid`` or ``_cwd`` may be used: those call more. No garbage may be collected there either, for a
+    connection that SQLite closes needs its locks: sh turns that off for a fork, and on again in the midst of another
+    thread's; so a child turns it off for itself.
     """
     try:
         command: Any = sh.Command(program.argv[0])
@@ -251,3 +254,6 @@ def _ends(process: int, limit: float) -> bool:
 def _kill(session: int) -> None:
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(session, signal.SIGKILL)
+
+
+os.register_at_fork(after_in_child=gc.disable)

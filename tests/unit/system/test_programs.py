@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import select
 import signal
+import subprocess
+import sys
 import threading
 import time
 from functools import partial
@@ -134,3 +136,31 @@ def run_two_heavy_ones() -> None:
                 assert time.monotonic() < until
                 time.sleep(0.1)
     assert all(each.wait(60) for each in over)
+
+
+OF_MANY_THREADS = """
+import gc, os, sys
+from pathlib import Path
+from repmgr_hooks.background import together
+from repmgr_hooks.system.programs import Programs
+from repmgr_hooks.system.steps import Program
+
+def seen(event, arguments):
+    if event == "os.exec" and gc.isenabled():
+        Path(sys.argv[1], str(os.getpid())).touch()
+
+def start():
+    for _ in range(30):
+        Programs().run(Program(("true",)), 60)
+
+sys.addaudithook(seen)
+together(*[start] * 8)
+"""
+
+
+@pytest.mark.slow
+def test_nothing_is_collected_in_a_child_before_it_is_the_program(tmp_path: Path) -> None:
+    """Without that, it was in one of a hundred: what is finalized may wait there for a lock of another thread's."""
+    words = (sys.executable, "-c", OF_MANY_THREADS, str(tmp_path))
+    subprocess.run(words, stdin=subprocess.DEVNULL, timeout=300, check=True)
+    assert not list(tmp_path.iterdir())
