@@ -75,7 +75,8 @@ exec setpriv --reuid $user --regid $user --init-groups "$@"
 ENVIRONMENT = "SETUPTOOLS_USE_DISTUTILS=stdlib" if sys.version_info < (3, 12) else ""
 
 # As the scripts that Debian and pip write. But Debian's looks for itself in the metadata of all that is installed, and
-# Python's end looks for garbage among all that was imported: together a third of each start of Barman's.
+# Python's end looks for garbage among all that was imported: together a third of each start of Barman's. A restore's
+# processes import it once more, from Python 3.14 on (multiprocessing, forkserver).
 BARMAN = """import gc, sys
 gc.disable()
 if sys.version_info >= (3, 12):
@@ -87,7 +88,8 @@ except ModuleNotFoundError:
     from barman.cli import main
 gc.enable()
 gc.freeze()
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())
 """
 
 
