@@ -23,16 +23,13 @@ STREAMING = "/var/lib/barman/main_backup/streaming"
 def three(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """Three nodes in service after a backup; nobody waits for a standby, and the gate not for long."""
     with fresh_lab(3, newest_barman=request.param != "Debian's Barman") as lab:
-        lab.build()
+        lab.build_service()
         configure_nodes(lab, "synchronous_standby_names = ''\n")
         lab.append(lab.db3, f"{DATA}/postgresql.conf", "synchronous_standby_names = ''\n")
         lab.db3.pg_ctl("reload")
-        result = lab.gateway.hooks("reconcile")
-        assert result.returncode == 0, result.stdout
         text = lab.gateway.path(CONFIG_FILE).read_text()
         lab.put(lab.gateway, CONFIG_FILE, text.replace("fail_open_after: 120", "fail_open_after: 30"))
-        lab.start_cron()
-        lab.start_worker()
+        lab.serve(repmgrd=False)
         back_up(lab, lab.db1)
         write(lab.db1, 5)
         yield lab

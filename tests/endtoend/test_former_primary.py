@@ -54,12 +54,10 @@ def configure(lab: Lab, attempts: int = 10, clone: str = "primary", power: str =
 def lab() -> Iterator[Lab]:
     """Two nodes in service without a repmgrd; each test leaves them so that one is the other's standby."""
     with fresh_lab() as lab:
-        lab.build()
+        lab.build_service()
         serve_standbys(lab)
         configure(lab)
-        assert lab.gateway.hooks("reconcile").returncode == 0
-        lab.start_cron()
-        lab.start_worker()
+        lab.serve(repmgrd=False)
         lab.start_passive_repmgrd()
         yield lab
 

@@ -26,13 +26,10 @@ TOO_OLD = 2 * INTERVAL + 20
 def lab() -> Iterator[Lab]:
     """Two nodes in service, looked at each second; ``serve-http`` and HAProxy on the gateway."""
     with fresh_lab() as lab:
-        lab.build()
+        lab.build_service()
         config = lab.gateway.path(CONFIG_FILE)
         config.write_text(config.read_text().replace("monitor_interval: 5", f"monitor_interval: {INTERVAL}"))
-        lab.gateway.hooks("reconcile")
-        lab.start_cron()
-        lab.start_worker()
-        lab.start_repmgrd()
+        lab.serve()
         endpoint.start(lab)
         wait_for(lambda: endpoint.primaries(lab) == [1], "node 1 to be answered for")
         start_haproxy(lab)

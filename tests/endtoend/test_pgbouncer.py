@@ -41,14 +41,10 @@ class Pooled:
 def pooled() -> Iterator[Pooled]:
     """Two nodes in service, and two PgBouncers of which the service knows."""
     with fresh_lab() as lab:
-        lab.build()
+        lab.build_service()
         near, far = Pooler(lab, lab.gateway), Pooler(lab, lab.app, 6433)
         use(lab, near, far)
-        result = lab.gateway.hooks("reconcile")
-        assert result.returncode == 0, result.stdout + result.stderr
-        lab.start_cron()
-        lab.start_worker()
-        lab.start_repmgrd()
+        lab.serve()
         yield Pooled(lab, near, far)
 
 
