@@ -32,7 +32,7 @@ STATE = "/var/lib/repmgr-hooks"
 
 def opened(lab: Lab) -> None:
     """Bring a lab into service whose nodes the service's user may reach."""
-    lab.build()
+    lab.build_service()
     config = lab.gateway.path(CONFIG_FILE)
     text = re.sub(r"\{host: (10\.0\.0\.\d+)\}", lambda m: f"{{host: {m[1]}, {SHELL.format(m[1])}}}", config.read_text())
     config.write_text(text.replace("{changes: 5, window: 600}", "{changes: 50, window: 600}"))
@@ -40,11 +40,7 @@ def opened(lab: Lab) -> None:
 
 def serving(lab: Lab) -> None:
     """Open the ports, start all daemons, and wait until a switchover may begin."""
-    result = lab.gateway.hooks("reconcile")
-    assert result.returncode == 0, result.stdout + result.stderr
-    lab.start_cron()
-    lab.start_worker()
-    lab.start_repmgrd()
+    lab.serve()
     # Else the events of repmgrd's start may still wait for a run, and a switchover is refused.
     wait_for(lambda: lab.gateway.hooks("status").returncode == 0, "a good status", every=0.5)
 
