@@ -210,20 +210,14 @@ class Host:
         if self.backend == "iptables":
             return self.rules("nat")
         family = "ip6" if ":" in self.address else "ip"
-        words = ("nft", "--numeric-priority", "list", "table", family, "repmgr_hooks_main")
-        listing = self.in_network(*words).stdout
+        listing = self.run("nft", "--numeric-priority", "list", "table", family, "repmgr_hooks_main", check=False)
         return [re.sub(r" counter packets \d+ bytes \d+", "", line).strip() for line in listing.splitlines()]
 
     def rules(self, table: str) -> list[str]:
         """A table without its time stamps and counters; from iptables 1.8.10 on its own chains have some too."""
         save = "ip6tables-save" if ":" in self.address else "iptables-save"
-        lines = said(self.in_network(save, "-t", table), f"{self.name}: {save}").splitlines()
+        lines = self.run(save, "-t", table).splitlines()
         return [re.sub(r" \[\d+:\d+\]$", "", line) for line in lines if line[0] in ":-"]
-
-    def in_network(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run a program of /usr/sbin that needs only the network of this host; ``result`` takes twice as long."""
-        enter = ("nsenter", f"--net=/run/netns/{self.beside or self.name}", f"/usr/sbin/{words[0]}", *words[1:])
-        return subprocess.run(enter, capture_output=True, text=True, timeout=60, check=False)
 
     def saved_nat(self) -> str:
         """The nat table, as ``restore_nat`` takes it."""
