@@ -8,7 +8,6 @@ whatever is wrong, ``status`` looks at itself.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 import os
@@ -91,6 +90,8 @@ class LastLook:
 
 def settings_of(managed: ManagedCluster) -> str:
     """Return a sum of all that is configured for a cluster."""
+    import hashlib  # OpenSSL's; most commands need no sum
+
     told = managed.cluster, [(action.path, action.config) for action in managed.actions]
     return hashlib.sha256(repr(told).encode()).hexdigest()
 

@@ -22,7 +22,7 @@ except SystemExit as end:
     code = end.code
 print(code, *sys.modules, file=sys.stderr)
 """
-OF_THE_CLUSTER = {"psycopg", "asyncio", "sh", "http", "smtplib"}
+OF_THE_CLUSTER = {"psycopg", "asyncio", "sh", "http", "smtplib", "hashlib"}
 NEVER = {"shutil", "psycopg", "asyncio", "sh", "html", "email", "difflib", "smtplib", "http", "hypothesis", "socket"}
 YAML, SQLITE, TYPES, PLUG_INS = {"yaml"}, {"sqlite3"}, {"dataclasses", "logging", "pathlib"}, {"importlib.metadata"}
 EVERYTHING = YAML | SQLITE | TYPES | PLUG_INS | {"typing", "json"}
