@@ -75,11 +75,19 @@ def main() -> int:
     parts = parser.add_mutually_exclusive_group()
     parts.add_argument("--fast", action="store_true", help="without what needs root, or takes long")
     parts.add_argument("--end-to-end", action="store_true", help="the real cluster only")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="with --end-to-end: of endtoend/test_NAME.py; else all"
+    )
     arguments = parser.parse_args()
+    files = {short(file): file for file in sorted((REPOSITORY / "tests/endtoend").glob("test_*.py"), key=turn)}
+    if arguments.names and not arguments.end_to_end:
+        parser.error("names are of end-to-end tests: add --end-to-end")
+    if unknown := set(arguments.names) - set(files):
+        parser.error(f"there is no tests/endtoend/test_{min(unknown)}.py")
     begun = time.monotonic()
     jobs = [] if arguments.end_to_end else by_themselves(arguments.fast)
     if not arguments.fast:
-        jobs += [partial(boxed, file) for file in sorted((REPOSITORY / "tests/endtoend").glob("test_*.py"), key=turn)]
+        jobs += [partial(boxed, file) for name, file in files.items() if name in (arguments.names or files)]
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
         ended = [show(part.result()) for part in as_completed([pool.submit(job) for job in jobs])]
     again = failed_once(ended)
