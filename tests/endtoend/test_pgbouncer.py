@@ -240,7 +240,7 @@ def test_what_a_dba_has_paused_is_named_and_left_alone(pooled: Pooled) -> None:
     pooled.near.ask("RESUME app")
     pooled.near.ask("PAUSE")
     held = hold(lab, LONG)
-    assert "already suspended/paused" in held.said()
+    assert re.search("already (suspended/)?paused", held.said())  # PgBouncer 1.18, and 1.26
     held.kill()
     wait_for(lambda: not pooled.far.paused(), "ours to be taken back")
     assert pooled.near.ask("RESUME") == [], "it was still paused as a whole"
