@@ -88,12 +88,13 @@ class Answers:
         """
         now, generation = clock.monotonic(), self._generation()
         known = self._recent.get(program.given)
-        if program.by_look and known and now < known.until:
-            if program.settled or (generation is not None and known.generation == generation):
-                return known.printed
+        if program.by_look and known and now < known.until and (program.settled or known.generation == generation):
+            return known.printed
         printed = ask()
         kept = {given: each for given, each in list(self._recent.items()) if now < each.until}
-        self._recent = {**kept, program.given: _Recent(printed, now + program.good_for, generation)}
+        if generation is not None or program.settled:
+            kept[program.given] = _Recent(printed, now + program.good_for, generation)
+        self._recent = kept
         return printed
 
 
