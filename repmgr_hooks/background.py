@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from functools import cache, partial
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
+
+from repmgr_hooks import clock
 
 T = TypeVar("T")
 DISK_LIMIT = 2.0
@@ -109,6 +113,28 @@ def on_disk(job: Callable[[], T]) -> T:
         return _disk().ask(job, DISK_LIMIT)
     except TimeoutError:
         raise TimeoutError("the disk does not answer") from None
+
+
+LISTED_FOR = 0.2
+"""Seconds for which a list of the files in a directory holds: within these many clusters look for theirs."""
+
+
+def may_be_there(path: Path) -> bool:
+    """False if a file was not there within the last ``LISTED_FOR`` seconds; what cannot be seen may be there.
+
+    Of a hundred clusters each looks every few seconds for files that are hardly ever there. Each would wake the thread
+    of the disk, which costs more than a list of the directory for all of them.
+    """
+    now, listed = clock.monotonic(), _LISTED.get(path.parent)
+    if listed is None or now - listed[0] >= LISTED_FOR:
+        try:
+            listed = _LISTED[path.parent] = now, frozenset(on_disk(partial(os.listdir, path.parent)))
+        except OSError:
+            return True
+    return path.name in listed[1]
+
+
+_LISTED: dict[Path, tuple[float, frozenset[str]]] = {}
 
 
 @cache

@@ -19,7 +19,7 @@ from pathlib import Path
 from psycopg import ProgrammingError
 
 from repmgr_hooks import clock
-from repmgr_hooks.background import on_disk
+from repmgr_hooks.background import may_be_there, on_disk
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.files import atomic_write
 from repmgr_hooks.settings.cluster import Cluster
@@ -155,6 +155,11 @@ def forget(cluster: Cluster) -> None:
         on_disk(partial(_path(cluster).unlink, missing_ok=True))
     except OSError as error:
         raise OperationFailed(f"{_path(cluster)} cannot be removed: {error}", code=NO_RECORD) from None
+
+
+def may_be_held(cluster: Cluster) -> bool:
+    """False if there is certainly no record of a hold, or was none just now."""
+    return bool(cluster.state_dir) and may_be_there(_path(cluster))
 
 
 def read(cluster: Cluster) -> Hold | None:

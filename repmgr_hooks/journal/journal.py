@@ -17,7 +17,7 @@ from repmgr_hooks.journal import memory, queries
 from repmgr_hooks.journal.maintenance import Maintenance
 from repmgr_hooks.journal.memory import TOLD_UNDER
 from repmgr_hooks.journal.prune import FORGET, PRUNE
-from repmgr_hooks.journal.queries import LEFT_COLUMNS
+from repmgr_hooks.journal.queries import LEFT_COLUMNS, DueRows
 from repmgr_hooks.journal.rows import (
     Due,
     Failed,
@@ -42,6 +42,10 @@ on conflict (spooled) do nothing
 
 class Journal(Maintenance):
     """The journal of one state directory. Every method is one transaction; each may raise OperationFailed."""
+
+    def __init__(self, path: Path, later: bool = False) -> None:
+        self._due = DueRows()  # before the thread is there that asks it
+        super().__init__(path, later)
 
     # -- events -----------------------------------------------------------------------------------------------------
 
@@ -94,7 +98,7 @@ class Journal(Maintenance):
 
     def due(self, cluster: str, within: float = 0.0) -> Due:
         """Return all that decides what is to be done for a cluster, and what is remembered, as ``last_known`` does."""
-        return self.ask(lambda db: queries.due(db, cluster)._replace(known=memory.last_known(db, cluster, within)))
+        return self.ask(lambda db: self._due.read(db, cluster, within))
 
     def _events(self, condition: str, value: object) -> list[Waiting]:
         return self.ask(lambda db: queries.events(db, condition, value))

@@ -40,7 +40,13 @@ def last_known(db: sqlite3.Connection, cluster: str, within: float) -> LastKnown
     promoted = frozenset(node for (node,) in db.execute(PROMOTED, (cluster, role)))
     others = 'select "primary" from role where cluster = ? and "primary" <> ? order by id desc limit 1'
     before = db.execute(others, (cluster, primary)).fetchone()
-    (changes,) = db.execute(CHANGES, (cluster, clock.wall(), within)).fetchone()
     of_system = "select timeline, node from branch where cluster = ? and system_identifier = ?"
     began = dict(db.execute(of_system, (cluster, system)).fetchall())
-    return LastKnownPrimary(primary, timeline, system, promoted, changes, began, since, before[0] if before else None)
+    often = changes(db, cluster, within)
+    return LastKnownPrimary(primary, timeline, system, promoted, often, began, since, before[0] if before else None)
+
+
+def changes(db: sqlite3.Connection, cluster: str, within: float) -> int:
+    """Return how often the primary has changed in so many seconds."""
+    ((count,),) = db.execute(CHANGES, (cluster, clock.wall(), within))
+    return int(count)

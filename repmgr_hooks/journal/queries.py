@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.event import Event
+from repmgr_hooks.journal import memory
 from repmgr_hooks.journal.maintenance import paused
 from repmgr_hooks.journal.rows import RUN_COLUMNS, Due, RunRow, Waiting, run_row
 
@@ -22,6 +25,31 @@ LEFT_COLUMNS = "path, action, event, event_node, code"
 def due(db: sqlite3.Connection, cluster: str) -> Due:
     """Return all that decides what is to be done for a cluster."""
     return Due(paused(db, cluster), tuple(waiting(db, cluster)), last_run(db, cluster))
+
+
+class DueRows:
+    """What is due for each cluster, which each look asks: it is read again when somebody has written to the file.
+
+    Asked in the journal's thread alone.
+    """
+
+    def __init__(self) -> None:
+        self._read_at: object = None
+        self._known: dict[str, tuple[Due, LastKnownPrimary]] = {}
+
+    def read(self, db: sqlite3.Connection, cluster: str, within: float) -> Due:
+        """Return all that decides what is to be done, and what is remembered; what time alone changes is asked anew."""
+        ((version,),) = db.execute("pragma data_version")  # others have written (sqlite.org/pragma.html)
+        now_at = db, version, db.total_changes
+        if now_at != self._read_at:
+            self._read_at, self._known = now_at, {}
+        if (known := self._known.get(cluster)) is None:
+            known = self._known[cluster] = due(db, cluster), memory.last_known(db, cluster, within)
+            return known[0]._replace(known=known[1])
+        asked, last = known
+        changes = memory.changes(db, cluster, within)
+        last = last if changes == last.changes else replace(last, changes=changes)
+        return asked._replace(pause=paused(db, cluster), known=last)
 
 
 def last_run(db: sqlite3.Connection, cluster: str) -> RunRow | None:

@@ -112,11 +112,12 @@ def look(
     visits = begin(visit) if spared.last is None else None
     decision = finder.decision(host)
     spared = spared.by(managed, decision, ports, last)
-    probes = visits or begin(partial(list, spared.last.probes) if spared.last else visit)
-    names = begin(lambda: [] if spared.last else list(moved(settings, host)))
-    elsewhere = begin(lambda: [] if spared.last else _ports_moved(settings, decision.primary, host))
-    missing = begin(partial(_pending, managed, finder, decision, host, spared.last))
-    ready = begin(partial(_ready, decision, settings, host, finder.last_known.since, spared.last))
+    known = spared.last
+    probes = visits or (partial(list, known.probes) if known else begin(visit))
+    names = list if known else begin(lambda: list(moved(settings, host)))
+    elsewhere = list if known else begin(partial(_ports_moved, settings, decision.primary, host))
+    missing = begin(partial(_pending, managed, finder, decision, host, known))
+    ready = begin(partial(_ready, decision, settings, host, finder.last_known.since, known))
     hold, unreadable = hold_of(managed)
     switchover, no_record = switchover_of(managed)
     formers, no_former = formers_of(managed, decision)

@@ -26,7 +26,7 @@ from repmgr_hooks.service.monitor import Monitor
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.switchover import on_node, take_back
 from repmgr_hooks.switchover.on_node import RepmgrState
-from repmgr_hooks.switchover.record import Record, lock_name
+from repmgr_hooks.switchover.record import Record, lock_name, may_be_there_for
 from repmgr_hooks.switchover.way_back import LATE, START_LIMIT, WayBack
 from repmgr_hooks.system.host import LocalHost
 from repmgr_hooks.system.steps import Host
@@ -65,6 +65,8 @@ class SwitchoverGuard:
 
     def look(self) -> None:
         """repmgr promotes a node at any moment while it is at work, and clients wait for that."""
+        if math.isinf(self._wait) and not may_be_there_for(self._cluster):
+            return
         decision, said, self._wait = self._monitor.decision, "", RETRY_EVERY
         try:
             primary = decision.primary if decision else None

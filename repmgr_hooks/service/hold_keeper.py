@@ -107,6 +107,8 @@ class HoldKeeper(threading.Thread):
         return RETRY_EVERY if failed or keep else SEEK_EVERY
 
     def _read(self) -> Hold | None:
+        if self._known is None and not self._unseen and not holds.may_be_held(self._managed.cluster):
+            return None
         try:
             found, self._unseen = holds.read(self._managed.cluster), False
             return found

@@ -66,7 +66,7 @@ class Document(YamlText):
     def _checked(self, value: Any, checks: tuple[Any, ...], path: str) -> Any:
         for check in checks:
             wrong = check.problem(value)
-            if not wrong and isinstance(check, OnThisHost):
+            if not wrong and _is_of_this_host(type(check)):  # type: ignore[arg-type]  # as below
                 wrong = self._looked_at(check, value)
             if wrong:
                 self.problem(path, wrong.message, wrong.hint)
@@ -99,8 +99,7 @@ class Document(YamlText):
             self.problem(path, "must be a mapping of options")
             return None
         hints = _types_of(wanted)  # type: ignore[arg-type]  # mypy takes no class for hashable
-        rest = next((field.name for field in dataclasses.fields(wanted) if field.metadata == REST), None)
-        fields = {option(field): field for field in dataclasses.fields(wanted) if is_option(field)}
+        rest, fields = _options_of(wanted)  # type: ignore[arg-type]
         for key in () if rest else [key for key in value if key not in fields]:
             self.problem(join(path, key), "unknown option", did_you_mean(key, fields))
         for name, field in fields.items():
@@ -123,6 +122,20 @@ class Document(YamlText):
 def _types_of(wanted: type[Any]) -> dict[str, Any]:
     """Return the types of its fields; each of a hundred clusters has the same, and their text is compiled anew."""
     return typing.get_type_hints(wanted, include_extras=True)
+
+
+@cache
+def _options_of(wanted: type[Any]) -> tuple[str | None, Mapping[str, dataclasses.Field[Any]]]:
+    """Return the field that takes what has no other, and the fields by what they are called in the file."""
+    fields = dataclasses.fields(wanted)
+    rest = next((field.name for field in fields if field.metadata == REST), None)
+    return rest, {option(field): field for field in fields if is_option(field)}
+
+
+@cache
+def _is_of_this_host(check: type[Any]) -> bool:
+    """Whether a check looks at this host. To ask a protocol takes as long as to read ten values."""
+    return issubclass(check, OnThisHost)
 
 
 def is_option(field: dataclasses.Field[Any]) -> bool:

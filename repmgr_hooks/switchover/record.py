@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from repmgr_hooks import clock
-from repmgr_hooks.background import on_disk
+from repmgr_hooks.background import may_be_there, on_disk
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.journal import holds
 from repmgr_hooks.journal.holds import Holder
@@ -93,6 +93,11 @@ def keep(cluster: Cluster, record: Record | None) -> None:
 
 def _write(path: Path, record: Record) -> None:
     holds.write_durably(path, json.dumps(asdict(record)))
+
+
+def may_be_there_for(cluster: Cluster) -> bool:
+    """False if there is certainly none, or was none just now; it is on disk before anything else is done."""
+    return bool(cluster.state_dir) and may_be_there(_path(cluster))
 
 
 def read(cluster: Cluster) -> Record | None:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from repmgr_hooks import clock
 from repmgr_hooks.errors import OperationFailed, ProgramTimeout
@@ -28,6 +29,7 @@ class Answers:
         self._constants: dict[Given, Future[str]] = {}
         self._asking = threading.Lock()
         self._rules: dict[Given, tuple[int, str]] = {}
+        self._recent: dict[Given, _Recent] = {}
 
     def constant(self, program: Program, limit: float, ask: Callable[[float], str]) -> str:
         """Return what a constant program prints; whoever comes first asks it, and what failed is asked again.
@@ -77,6 +79,31 @@ class Answers:
         if generation is not None and re.search(program.counted or "", printed):
             self._rules[program.given] = generation, printed
         return printed
+
+    def recent(self, program: Program, ask: Callable[[], str]) -> str:
+        """Return what a program prints; to a look what it has just printed for another one, or for a run.
+
+        A run has each answer for itself, and what it hears takes the place of what was heard before it: a look after it
+        does not find again what the run has put right.
+        """
+        now, generation = clock.monotonic(), self._generation()
+        known = self._recent.get(program.given)
+        if program.by_look and known and now < known.until and (program.settled or known.generation == generation):
+            return known.printed
+        printed = ask()
+        kept = {given: each for given, each in list(self._recent.items()) if now < each.until}
+        if generation is not None or program.settled:
+            kept[program.given] = _Recent(printed, now + program.good_for, generation)
+        self._recent = kept
+        return printed
+
+
+class _Recent(NamedTuple):
+    """What a program has printed, until when that counts, and the generation of the rules before it was asked."""
+
+    printed: str
+    until: float
+    generation: int | None
 
 
 @contextmanager

@@ -64,6 +64,8 @@ class Link:
         self._asked: dict[tuple[Any, ...], int] = {}
         """How often each question was asked, which is a statement with the types of its parameters."""
         self._prepared: dict[tuple[Any, ...], _Prepared] = {}
+        self._dumps: dict[str, tuple[str, tuple[Any, Any, Any]]] = {}
+        """The last parameters of each question, and what was made of them: 1 equals True, but is not written so."""
         self.broken = False
         """Whether it had broken before it was closed."""
 
@@ -94,7 +96,7 @@ class Link:
 
     def ask(self, statement: str, params: tuple[Any, ...] = ()) -> Talk[Rows]:
         """Ask, and return the rows; what is asked often is prepared, for that spares the node the planning."""
-        values, types, formats = self._dumped(params)
+        values, types, formats = self._dumped(statement, params)
         question, command = (statement, types), numbered(statement)
         asked = self._asked[question] = self._asked.get(question, 0) + 1
         if asked > PREPARE_AFTER and question not in self._prepared:
@@ -108,11 +110,15 @@ class Link:
         self._pgconn.send_query_prepared(prepared.name, values, formats)
         return prepared.rows((yield from self._result()))
 
-    def _dumped(self, params: tuple[Any, ...]) -> tuple[Any, Any, Any]:
+    def _dumped(self, statement: str, params: tuple[Any, ...]) -> tuple[Any, Any, Any]:
         if not params:
             return None, None, None
+        if (known := self._dumps.get(statement)) and known[0] == repr(params):
+            return known[1]
         values = self._transformer.dump_sequence(params, [PyFormat.AUTO] * len(params))
-        return values, self._transformer.types, self._transformer.formats
+        dumped = values, self._transformer.types, self._transformer.formats
+        self._dumps[statement] = repr(params), dumped
+        return dumped
 
     def say(self, statements: str) -> Talk[Rows]:
         """Send statements, or a command of the replication protocol, as they are; return the rows of the last."""

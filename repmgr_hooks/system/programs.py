@@ -67,6 +67,8 @@ class Programs:
             return self._answers.constant(program, limit, partial(self._finish, program))
         if program.counted is not None:
             return self._answers.rules(program, partial(self._finish, program, limit))
+        if program.good_for:
+            return self._answers.recent(program, partial(self._finish, program, limit))
         return self._finish(program, limit)
 
     def _start_resident(self, program: Program) -> str:

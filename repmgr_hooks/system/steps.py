@@ -57,6 +57,11 @@ class Program:
     one before it wrote until it ended is returned."""
     settled: bool = False
     """What it says follows from what it is given, as long as a run lasts, in which it is asked once."""
+    good_for: float = 0.0
+    """For so many seconds what it has printed is good enough for a look that changes nothing, whichever cluster's:
+    what is settled in any case, all else until somebody changes a rule."""
+    by_look: bool = False
+    """Such a look asks it."""
     heavy: bool = False
     """A resident of which only few run at once, those of all clusters; the next one is refused."""
 

@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 
 LOOK_LIMIT = 5.0
 """For a look at the connections, behind which other ports may wait."""
+GOOD_FOR = 60.0
+"""Seconds for which looks take over a listing, which has the connections of all clusters: each looks every five
+minutes."""
 
 
 def tracked_connections(gateway: Gateway, host: Host) -> tuple[tuple[Tracked, ...] | None, str]:
@@ -65,7 +68,8 @@ def cut(cluster: Cluster, port: int, to: Endpoint) -> Step:
 
 
 def _listing(gateway: Gateway) -> Program:
-    return Program(Family(gateway.address).list_connections(gateway.address), helper=True)
+    words = Family(gateway.address).list_connections(gateway.address)
+    return Program(words, helper=True, good_for=GOOD_FOR)
 
 
 def seeing(gateway: Gateway, unseen: str) -> list[Step]:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from repmgr_hooks import background, config, hook, lock
-from repmgr_hooks.background import on_disk, together
+from repmgr_hooks.background import may_be_there, on_disk, together
 from repmgr_hooks.journal.heartbeat import last_heartbeat, write_heartbeat
 from repmgr_hooks.journal.pauses import known
 from repmgr_hooks.lock import exclusive, holder
@@ -111,3 +111,21 @@ def test_what_is_removed_on_a_disk_that_hangs_is_not_waited_for(hung: None, tmp_
     (tmp_path / "cluster-former.looked").touch()
     forget_removed(loaded, None)
     assert (tmp_path / "cluster-former.looked").exists()
+
+
+def test_a_directory_is_listed_once_for_all_that_look_for_their_files(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A hundred clusters woke the thread of the disk forty times a second for files that are hardly ever there."""
+    (tmp_path / "here").touch()
+    monkeypatch.setattr(background, "LISTED_FOR", 600.0)
+    seen = [may_be_there(tmp_path / name) for name in ("here", "gone")]
+    (tmp_path / "gone").touch()
+    assert [*seen, may_be_there(tmp_path / "gone")] == [True, False, False]
+    monkeypatch.setattr(background, "LISTED_FOR", 0.0)
+    assert may_be_there(tmp_path / "gone")
+
+
+def test_what_cannot_be_listed_may_be_there(hung: None, tmp_path: Path) -> None:
+    assert may_be_there(tmp_path / "it")
+    assert may_be_there(tmp_path / "nowhere" / "it")

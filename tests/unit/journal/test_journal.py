@@ -783,6 +783,46 @@ def test_one_that_cannot_be_opened_yet_is_opened_later(path: Path, caplog: pytes
     journal.close()
 
 
+def test_what_is_due_is_read_again_when_somebody_has_written(journal: Journal, path: Path) -> None:
+    """Each look asks it, and hardly ever has anybody written since the look before."""
+    read: list[str] = []
+
+    def asked(name: str) -> set[str]:
+        read.clear()
+        journal.due(name)
+        return {
+            table
+            for table in ("event", "run", "role", "branch", "pause")
+            if f"from {table} " in " ".join(" ".join(read).split())
+        }
+
+    journal.ask(lambda db: db.set_trace_callback(read.append))
+    everything = asked("main")
+    assert everything == {"event", "run", "role", "branch", "pause"}
+    assert asked("main") == {"role", "pause"}, "what depends on the time"
+    journal.begin_run("other", "event", 1, [])
+    assert asked("main") == everything, "this service has written"
+    assert asked("main") != everything
+    with sqlite3.connect(path) as another:
+        another.execute("delete from run")
+    another.close()
+    assert asked("main") == everything, "somebody else has"
+    assert asked("other") == everything
+
+
+def test_what_the_time_changes_is_due_without_a_change_of_the_journal(journal: Journal, wall: Wall) -> None:
+    for number in (1, 2, 1):
+        journal.remember("main", LastKnownPrimary(number, 1, "7"))
+    journal.pause("main", wall() + 100, "")
+    before = journal.due("main", 50)
+    wall.time += 60
+    between = journal.due("main", 50)
+    wall.time += 60
+    after = journal.due("main", 50)
+    assert [due.known and due.known.changes for due in (before, between, after)] == [2, 0, 0]
+    assert [bool(due.pause) for due in (before, between, after)] == [True, True, False]
+
+
 def test_a_look_does_not_read_the_runs_of_other_clusters(journal: Journal) -> None:
     journal.begin_run("main", "event", 1, [])
     for _ in range(5):

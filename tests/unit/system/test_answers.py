@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -146,3 +147,47 @@ def test_what_nobody_needs_yet_is_refused_while_others_are_asked_theirs(
     assert starts(tmp_path) == 1
     turns.release()
     assert turns.acquire(blocking=False), "the turn was given back"
+
+
+def listing(tmp_path: Path, **more: Any) -> Program:
+    """A program whose answer is good enough for looks for a minute."""
+    return replace(noting(tmp_path, f"cat {tmp_path}/seen"), good_for=60.0, **more)
+
+
+def test_a_look_takes_over_what_another_clusters_has_just_heard(tmp_path: Path) -> None:
+    """All connections stand in one listing: a hundred clusters had a hundred printed every five minutes."""
+    (tmp_path / "seen").write_text("first")
+    answers, program = Answers(lambda: 1), listing(tmp_path, by_look=True)
+    assert [Programs(answers=answers).run(program, 60) for _ in range(5)] == ["first"] * 5
+    assert starts(tmp_path) == 1
+
+
+def test_a_run_asks_anew_and_looks_after_it_take_its_answer(tmp_path: Path) -> None:
+    """Else they would find again what the run has put right."""
+    answers, look = Answers(lambda: 1), listing(tmp_path, by_look=True)
+    programs = Programs(answers=answers)
+    for seen in ("wrong", "right"):
+        (tmp_path / "seen").write_text(seen)
+        assert programs.run(replace(look, by_look=False), 60) == programs.run(look, 60) == seen
+    assert starts(tmp_path) == 2
+
+
+@pytest.mark.parametrize("generations", [(1, 2), (None, None)])
+@pytest.mark.parametrize("settled", [False, True])
+def test_what_is_not_settled_is_taken_over_until_a_rule_may_have_changed(
+    tmp_path: Path, generations: tuple[int | None, ...], settled: bool
+) -> None:
+    now = list(generations)
+    answers, look = Answers(lambda: now.pop(0)), listing(tmp_path, by_look=True, settled=settled)
+    (tmp_path / "seen").write_text("first")
+    Programs(answers=answers).run(look, 60)
+    (tmp_path / "seen").write_text("second")
+    assert Programs(answers=answers).run(look, 60) == ("first" if settled else "second")
+
+
+def test_what_is_old_is_not_taken_over_and_not_kept(tmp_path: Path) -> None:
+    (tmp_path / "seen").write_text("first")
+    answers = Answers(lambda: 1)
+    look = replace(listing(tmp_path, by_look=True), good_for=1e-9)
+    assert [Programs(answers=answers).run(look, 60) for _ in range(2)] == ["first"] * 2
+    assert starts(tmp_path) == 2

@@ -44,3 +44,11 @@ def test_what_is_given_to_a_program_makes_it_another_question(other: Program) ->
     first = Program(("x",), env={"PGPASSFILE": "/a"})
     assert once.run(first, 60) != once.run(other, 60)
     assert len(host.ran) == 2
+
+
+def test_what_is_good_enough_for_a_look_is_asked_as_by_one() -> None:
+    host = Counting()
+    once = AskedOnce(host)
+    once.run(Program(("x",), good_for=60.0), 60)
+    once.run(Program(("y",)), 60)
+    assert [program.by_look for program in host.ran] == [True, False]

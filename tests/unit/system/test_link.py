@@ -205,3 +205,28 @@ def test_a_node_that_is_left_in_peace_is_not_sought_any_more() -> None:
         host.close_idle()
         with pytest.raises(OperationFailed, match=r"no answer within 0\.1 s"):
             host.fetch(Sql(1, "select 1"), 0.1)
+
+
+def test_the_same_parameters_are_not_written_anew_but_equal_ones_are_not_the_same() -> None:
+    """1 == True; the list of a cluster's nodes goes with every look."""
+    heard: list[bytes] = []
+
+    def speak(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(GREETING)
+        while (question := connection.recv(65536)) not in (b"", GOODBYE):
+            heard.append(question)
+            connection.sendall(ONE_ROW)
+
+    def talk() -> Talk[None]:
+        link = yield from linked(dsn(port))
+        try:
+            for params in (([1, 2],), ([1, 2],), ([1, 3],), (1,), (True,)):
+                yield from link.ask("select %s", params)
+        finally:
+            link.close()
+
+    with server(speak) as port:
+        assert side_by_side({1: talk()}, 60) == {1: None}
+    assert heard[0] == heard[1] and b"{1,2}" in heard[0]
+    assert b"{1,3}" in heard[2] and len(set(heard[2:])) == 3
