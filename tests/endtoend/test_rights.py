@@ -17,6 +17,8 @@ SPOOL = f"{STATE}/spool"
 HOOKS = "/usr/local/bin/repmgr-hooks"
 OPEN = {54321: "10.0.0.11", 54322: "10.0.0.11"}
 VICTIM = "/etc/victim"
+SECURE_PATH = 'Defaults secure_path="/usr/sbin:/usr/bin:/sbin:/bin"\n'
+"""Of Debian sid and RHEL."""
 # What the wrapper around Barman's program sees of itself, and that it waits while a file is there.
 BARMAN = """#!/bin/sh
 grep -E '^(Uid|Gid|Groups|CapInh|CapPrm|CapEff|CapAmb|NoNewPrivs):' /proc/self/status > /tmp/rights
@@ -106,8 +108,9 @@ def test_a_service_starts_whatever_stands_in_its_spool(lab: Lab) -> None:
 
 
 def test_the_spool_and_the_journal_exchanged_under_a_run_of_roots(lab: Lab) -> None:
-    """In one go each, or again: whoever finds nothing there makes it anew."""
+    """In one go each, or again: whoever finds nothing there makes it anew. sudo's PATH is not the service's."""
     lab.put(lab.gateway, "/usr/local/bin/barman", BARMAN, 0o755)
+    lab.put(lab.gateway, "/etc/sudoers.d/secure_path", SECURE_PATH, 0o440)
     lab.gateway.path("/tmp/hold").touch()
     before = roots(lab)
     lab.gateway.hooks("event", "--cluster", "main", "1", "primary_register", user="postgres")
