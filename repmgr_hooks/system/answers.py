@@ -88,14 +88,20 @@ class Answers:
         """
         now, generation = clock.monotonic(), self._generation()
         known = self._recent.get(program.given)
-        if program.by_look and known and now < known.until and (program.settled or known.generation == generation):
+        same = program.settled or (known and known.generation == generation is not None)
+        if program.by_look and known and now < known.until and same:
             return known.printed
         printed = ask()
-        kept = {given: each for given, each in list(self._recent.items()) if now < each.until}
-        if generation is not None or program.settled:
-            kept[program.given] = _Recent(printed, now + program.good_for, generation)
-        self._recent = kept
+        self._keep(program.given, _Recent(printed, now + program.good_for, generation))
         return printed
+
+    def _keep(self, given: Given, heard: _Recent) -> None:
+        """Keep what was asked last: a look that takes long may have begun before a run that has ended meanwhile."""
+        with self._asking:
+            before, now = self._recent.get(given), clock.monotonic()
+            if before is None or before.until <= heard.until:
+                others = {key: each for key, each in self._recent.items() if key != given and now < each.until}
+                self._recent = {**others, given: heard}
 
 
 class _Recent(NamedTuple):

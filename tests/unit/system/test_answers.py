@@ -185,6 +185,29 @@ def test_what_is_not_settled_is_taken_over_until_a_rule_may_have_changed(
     assert Programs(answers=answers).run(look, 60) == ("first" if settled else "second")
 
 
+def test_a_look_that_began_before_a_run_does_not_bring_back_what_that_has_put_right(tmp_path: Path) -> None:
+    """Of 200,000 connections a list takes a second, in which another cluster's run cuts some and lists the rest."""
+    answers, look = Answers(lambda: 1), listing(tmp_path, by_look=True)
+
+    def overtaken() -> str:
+        assert answers.recent(replace(look, by_look=False), lambda: "right") == "right"
+        return "wrong"
+
+    assert answers.recent(look, overtaken) == "wrong"
+    assert answers.recent(look, lambda: "asked anew") == "right"
+
+
+@pytest.mark.parametrize("settled", [False, True])
+def test_what_a_run_has_heard_while_the_kernel_did_not_answer_is_not_older_than_what_a_look_has(
+    tmp_path: Path, settled: bool
+) -> None:
+    now: list[int | None] = [1, None, 1]
+    answers, look = Answers(lambda: now.pop(0)), listing(tmp_path, by_look=True, settled=settled)
+    answers.recent(look, lambda: "wrong")
+    answers.recent(replace(look, by_look=False), lambda: "right")
+    assert answers.recent(look, lambda: "asked anew") == ("right" if settled else "asked anew")
+
+
 def test_what_is_old_is_not_taken_over_and_not_kept(tmp_path: Path) -> None:
     (tmp_path / "seen").write_text("first")
     answers = Answers(lambda: 1)
