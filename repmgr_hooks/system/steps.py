@@ -60,6 +60,8 @@ class Program:
     good_for: float = 0.0
     """For so many seconds what it has printed is good enough for a look that changes nothing, whichever cluster's:
     what is settled in any case, all else until somebody changes a rule."""
+    passing: str = ""
+    """A regular expression: an answer that matches may soon be another, and is not taken over."""
     by_look: bool = False
     """Such a look asks it."""
     heavy: bool = False

@@ -208,6 +208,12 @@ def test_what_a_run_has_heard_while_the_kernel_did_not_answer_is_not_older_than_
     assert answers.recent(look, lambda: "asked anew") == ("right" if settled else "asked anew")
 
 
+def test_what_may_soon_be_otherwise_is_asked_again(tmp_path: Path) -> None:
+    answers, look = Answers(lambda: 1), listing(tmp_path, by_look=True, settled=True, passing="null")
+    said = [answers.recent(look, partial(str, answer)) for answer in ("null", "it", "null")]
+    assert said == ["null", "it", "it"]
+
+
 def test_what_is_old_is_not_taken_over_and_not_kept(tmp_path: Path) -> None:
     (tmp_path / "seen").write_text("first")
     answers = Answers(lambda: 1)
