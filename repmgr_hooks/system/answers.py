@@ -17,6 +17,9 @@ from repmgr_hooks.system.steps import Given, Program
 TURNS = threading.BoundedSemaphore(4)
 """So many constant programs run at once: all clusters ask theirs when the service begins, and a hundred Pythons of
 Barman's would leave neither time nor memory for a look at the nodes."""
+MOST_RECENT = 1000
+"""So many answers that looks share are kept, the last ones: Barman's sums are asked for with 13 kB of Python, and with
+other words as soon as it has another file."""
 BUSY = "busy"
 """The code of a program that was refused, for others of its kind run."""
 
@@ -101,8 +104,8 @@ class Answers:
         with self._asking:
             before, now = self._recent.get(given), clock.monotonic()
             if before is None or before.until <= heard.until:
-                others = {key: each for key, each in self._recent.items() if key != given and now < each.until}
-                self._recent = {**others, given: heard}
+                others = [(key, one) for key, one in self._recent.items() if key != given and now < one.until]
+                self._recent = dict([*others, (given, heard)][-MOST_RECENT:])
 
 
 class _Recent(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -214,9 +215,24 @@ def test_what_may_soon_be_otherwise_is_asked_again(tmp_path: Path) -> None:
     assert said == ["null", "it", "it"]
 
 
+def test_so_many_answers_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The words of each look at an archive are others, 13 kB, as soon as Barman has another file."""
+    monkeypatch.setattr(answers_module, "MOST_RECENT", 2)
+    answers, look = Answers(lambda: 1), listing(tmp_path, by_look=True, settled=True)
+    for number in (1, 2, 3):
+        answers.recent(replace(look, stdin=f"{number}"), lambda: "first")
+    said = [answers.recent(replace(look, stdin=f"{number}"), lambda: "anew") for number in (3, 2, 1)]
+    assert said == ["first", "first", "anew"]
+
+
+class Said(str):
+    """An answer whose end can be seen."""
+
+
 def test_what_is_old_is_not_taken_over_and_not_kept(tmp_path: Path) -> None:
-    (tmp_path / "seen").write_text("first")
-    answers = Answers(lambda: 1)
-    look = replace(listing(tmp_path, by_look=True), good_for=1e-9)
-    assert [Programs(answers=answers).run(look, 60) for _ in range(2)] == ["first"] * 2
-    assert starts(tmp_path) == 2
+    answers, look = Answers(lambda: 1), replace(listing(tmp_path, by_look=True), good_for=1e-9)
+    said = [answers.recent(look, partial(Said, number)) for number in (1, 2)]
+    assert said == ["1", "2"]
+    left = weakref.ref(said.pop())
+    answers.recent(replace(look, stdin="another"), str)
+    assert left() is None
