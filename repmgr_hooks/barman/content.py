@@ -30,6 +30,9 @@ LIMIT = 30.0
 GOOD_FOR = 3600.0
 """Seconds for which looks take over the sums of files that nobody has written to since: a look at each archive comes
 every ten minutes, and of a hundred clusters their Pythons took 2 % of a processor."""
+UNREAD = r"\bnull\b"
+"""What the agent says of a file that it could not read, which the next look may be able to: the disk, Barman's own
+filter or a program that decompresses may have failed."""
 LARGEST = 256 * 1024 * 1024
 """A file is read whole on the primary, and a bytea holds less than 1 GB."""
 
@@ -183,7 +186,7 @@ def ask(
     texts = [(f"{PACKAGE}.{name}", folder.joinpath(f"{name}.py").read_text(encoding="utf-8")) for name in names]
     text = AGENT.format(modules=json.dumps(texts), asked=json.dumps(asked), what=what)
     program = archive.look_beside(barman, *AGENT_PYTHON, what, stdin=text)
-    program = replace(program, settled=settled, good_for=GOOD_FOR if settled else 0.0)
+    program = replace(program, settled=settled, good_for=GOOD_FOR if settled else 0.0, passing=UNREAD)
     try:
         return dict(json.loads(host.run(program, limit)))
     except (ValueError, TypeError):

@@ -17,6 +17,9 @@ from repmgr_hooks.system.steps import Given, Program
 TURNS = threading.BoundedSemaphore(4)
 """So many constant programs run at once: all clusters ask theirs when the service begins, and a hundred Pythons of
 Barman's would leave neither time nor memory for a look at the nodes."""
+MOST_RECENT = 1000
+"""So many answers that looks share are kept, the last ones: Barman's sums are asked for with 13 kB of Python, and with
+other words as soon as it has another file."""
 BUSY = "busy"
 """The code of a program that was refused, for others of its kind run."""
 
@@ -88,14 +91,21 @@ class Answers:
         """
         now, generation = clock.monotonic(), self._generation()
         known = self._recent.get(program.given)
-        if program.by_look and known and now < known.until and (program.settled or known.generation == generation):
+        same = program.settled or (known and known.generation == generation is not None)
+        if program.by_look and known and now < known.until and same:
             return known.printed
         printed = ask()
-        kept = {given: each for given, each in list(self._recent.items()) if now < each.until}
-        if generation is not None or program.settled:
-            kept[program.given] = _Recent(printed, now + program.good_for, generation)
-        self._recent = kept
+        if not (program.passing and re.search(program.passing, printed)):
+            self._keep(program.given, _Recent(printed, now + program.good_for, generation))
         return printed
+
+    def _keep(self, given: Given, heard: _Recent) -> None:
+        """Keep what was asked last: a look that takes long may have begun before a run that has ended meanwhile."""
+        with self._asking:
+            before, now = self._recent.get(given), clock.monotonic()
+            if before is None or before.until <= heard.until:
+                others = [(key, one) for key, one in self._recent.items() if key != given and now < one.until]
+                self._recent = dict([*others, (given, heard)][-MOST_RECENT:])
 
 
 class _Recent(NamedTuple):

@@ -64,8 +64,9 @@ class Link:
         self._asked: dict[tuple[Any, ...], int] = {}
         """How often each question was asked, which is a statement with the types of its parameters."""
         self._prepared: dict[tuple[Any, ...], _Prepared] = {}
-        self._dumps: dict[str, tuple[str, tuple[Any, Any, Any]]] = {}
-        """The last parameters of each question, and what was made of them: 1 equals True, but is not written so."""
+        self._dumps: dict[str, tuple[tuple[Any, str], tuple[Any, Any, Any]]] = {}
+        """The last parameters of each question, and what was made of them: 1 equals True, but is not written so, and
+        psycopg's Jsonb shows no more than its beginning."""
         self.broken = False
         """Whether it had broken before it was closed."""
 
@@ -113,11 +114,12 @@ class Link:
     def _dumped(self, statement: str, params: tuple[Any, ...]) -> tuple[Any, Any, Any]:
         if not params:
             return None, None, None
-        if (known := self._dumps.get(statement)) and known[0] == repr(params):
+        shown = params, repr(params)
+        if (known := self._dumps.get(statement)) and known[0] == shown:
             return known[1]
         values = self._transformer.dump_sequence(params, [PyFormat.AUTO] * len(params))
         dumped = values, self._transformer.types, self._transformer.formats
-        self._dumps[statement] = repr(params), dumped
+        self._dumps[statement] = shown, dumped
         return dumped
 
     def say(self, statements: str) -> Talk[Rows]:

@@ -59,7 +59,9 @@ class Program:
     """What it says follows from what it is given, as long as a run lasts, in which it is asked once."""
     good_for: float = 0.0
     """For so many seconds what it has printed is good enough for a look that changes nothing, whichever cluster's:
-    what is settled in any case, all else until somebody changes a rule."""
+    what is settled in any case, all else until the kernel counts a change of the rules (not of iptables-legacy's)."""
+    passing: str = ""
+    """A regular expression: an answer that matches may soon be another, and is not taken over."""
     by_look: bool = False
     """Such a look asks it."""
     heavy: bool = False

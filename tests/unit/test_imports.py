@@ -23,7 +23,11 @@ except SystemExit as end:
     code = end.code
 print(code, *sys.modules, file=sys.stderr)
 """
-OF_ARGPARSE = "import argparse, sys; argparse.ArgumentParser().format_usage(); print(*sys.modules)"
+OF_ARGPARSE = """
+import argparse, sys
+argparse.ArgumentParser(formatter_class=lambda prog: argparse.HelpFormatter(prog, width=80)).format_usage()
+print(*sys.modules)
+"""
 OF_THE_CLUSTER = {"psycopg", "asyncio", "sh", "http", "smtplib", "hashlib"}
 NEVER = {"shutil", "psycopg", "asyncio", "sh", "html", "email", "difflib", "smtplib", "http", "hypothesis", "socket"}
 YAML, SQLITE, TYPES, PLUG_INS = {"yaml"}, {"sqlite3"}, {"dataclasses", "logging", "pathlib"}, {"importlib.metadata"}
@@ -43,7 +47,10 @@ def imported(tmp_path: Path, *words: str, code: int = 0) -> set[str]:
 
 @cache
 def of_argparse() -> set[str]:
-    """Return what Python's own parser imports; that of 3.14 wants colours, and for these dataclasses."""
+    """Return what Python's own parser imports; that of 3.14 wants colours, and for these dataclasses.
+
+    It is told the width, as by ours: else it imports shutil, which must be seen where ours does.
+    """
     argv = (sys.executable, "-c", OF_ARGPARSE)
     return set(subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -185,9 +186,53 @@ def test_what_is_not_settled_is_taken_over_until_a_rule_may_have_changed(
     assert Programs(answers=answers).run(look, 60) == ("first" if settled else "second")
 
 
+def test_a_look_that_began_before_a_run_does_not_bring_back_what_that_has_put_right(tmp_path: Path) -> None:
+    """Of 200,000 connections a list takes a second, in which another cluster's run cuts some and lists the rest."""
+    answers, look = Answers(lambda: 1), listing(tmp_path, by_look=True)
+
+    def overtaken() -> str:
+        assert answers.recent(replace(look, by_look=False), lambda: "right") == "right"
+        return "wrong"
+
+    assert answers.recent(look, overtaken) == "wrong"
+    assert answers.recent(look, lambda: "asked anew") == "right"
+
+
+@pytest.mark.parametrize("settled", [False, True])
+def test_what_a_run_has_heard_while_the_kernel_did_not_answer_is_not_older_than_what_a_look_has(
+    tmp_path: Path, settled: bool
+) -> None:
+    now: list[int | None] = [1, None, 1]
+    answers, look = Answers(lambda: now.pop(0)), listing(tmp_path, by_look=True, settled=settled)
+    answers.recent(look, lambda: "wrong")
+    answers.recent(replace(look, by_look=False), lambda: "right")
+    assert answers.recent(look, lambda: "asked anew") == ("right" if settled else "asked anew")
+
+
+def test_what_may_soon_be_otherwise_is_asked_again(tmp_path: Path) -> None:
+    answers, look = Answers(lambda: 1), listing(tmp_path, by_look=True, settled=True, passing="null")
+    said = [answers.recent(look, partial(str, answer)) for answer in ("null", "it", "null")]
+    assert said == ["null", "it", "it"]
+
+
+def test_so_many_answers_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The words of each look at an archive are others, 13 kB, as soon as Barman has another file."""
+    monkeypatch.setattr(answers_module, "MOST_RECENT", 2)
+    answers, look = Answers(lambda: 1), listing(tmp_path, by_look=True, settled=True)
+    for number in (1, 2, 3):
+        answers.recent(replace(look, stdin=f"{number}"), lambda: "first")
+    said = [answers.recent(replace(look, stdin=f"{number}"), lambda: "anew") for number in (3, 2, 1)]
+    assert said == ["first", "first", "anew"]
+
+
+class Said(str):
+    """An answer whose end can be seen."""
+
+
 def test_what_is_old_is_not_taken_over_and_not_kept(tmp_path: Path) -> None:
-    (tmp_path / "seen").write_text("first")
-    answers = Answers(lambda: 1)
-    look = replace(listing(tmp_path, by_look=True), good_for=1e-9)
-    assert [Programs(answers=answers).run(look, 60) for _ in range(2)] == ["first"] * 2
-    assert starts(tmp_path) == 2
+    answers, look = Answers(lambda: 1), replace(listing(tmp_path, by_look=True), good_for=1e-9)
+    said = [answers.recent(look, partial(Said, number)) for number in (1, 2)]
+    assert said == ["1", "2"]
+    left = weakref.ref(said.pop())
+    answers.recent(replace(look, stdin="another"), str)
+    assert left() is None

@@ -7,6 +7,7 @@ import threading
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.system.client import visit_each
@@ -208,8 +209,9 @@ def test_a_node_that_is_left_in_peace_is_not_sought_any_more() -> None:
 
 
 def test_the_same_parameters_are_not_written_anew_but_equal_ones_are_not_the_same() -> None:
-    """1 == True; the list of a cluster's nodes goes with every look."""
+    """1 == True, and psycopg's Jsonb shows its beginning alone; the list of a cluster's nodes goes with every look."""
     heard: list[bytes] = []
+    long = [f"{'x' * 100}{end}" for end in "ab"]
 
     def speak(connection: socket.socket) -> None:
         connection.recv(65536)
@@ -221,7 +223,7 @@ def test_the_same_parameters_are_not_written_anew_but_equal_ones_are_not_the_sam
     def talk() -> Talk[None]:
         link = yield from linked(dsn(port))
         try:
-            for params in (([1, 2],), ([1, 2],), ([1, 3],), (1,), (True,)):
+            for params in (([1, 2],), ([1, 2],), ([1, 3],), (1,), (True,), *((Jsonb(text),) for text in long)):
                 yield from link.ask("select %s", params)
         finally:
             link.close()
@@ -229,4 +231,4 @@ def test_the_same_parameters_are_not_written_anew_but_equal_ones_are_not_the_sam
     with server(speak) as port:
         assert side_by_side({1: talk()}, 60) == {1: None}
     assert heard[0] == heard[1] and b"{1,2}" in heard[0]
-    assert b"{1,3}" in heard[2] and len(set(heard[2:])) == 3
+    assert b"{1,3}" in heard[2] and len(set(heard[2:])) == 5
