@@ -76,7 +76,9 @@ def refusal(said: str, keys: str, address: str, groups: Callable[[], Sequence[st
     """Say why a host with this address does not get in, by what ``sshd -T`` said; in sshd's own order (auth.c)."""
 
     def of(option: str) -> list[str]:
-        return [line.partition(" ")[2] for line in said.splitlines() if line.startswith(f"{option} ")]
+        # In small letters before OpenSSH 10.6, which writes them as the manual does.
+        lines = (line.partition(" ") for line in said.splitlines())
+        return [value for name, _, value in lines if name.lower() == option]
 
     # There may be several files, and each is read (sshd_config(5)).
     if keys not in " ".join(of("authorizedkeysfile")).split():

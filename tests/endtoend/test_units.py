@@ -102,14 +102,14 @@ def stand_still(machine: Machine) -> None:
     machine.run("sh", "-ec", f"mkdir {place}; printf '[Service]\nWatchdogSec=30\n' > {place}/sooner.conf")
     machine.run("systemctl", "daemon-reload")
     machine.run("systemctl", "restart", "repmgr-hooks", limit=160)
-    receiver, before = machine.run("pgrep", "-x", "pg_receivewal"), main_process(machine)
+    receiver, before = receiver_of(machine), main_process(machine)
     time.sleep(25)
     assert main_process(machine) == before
     machine.run("systemctl", "kill", "--kill-who=main", f"--signal={signal.SIGSTOP}", "repmgr-hooks")
     wait_for(lambda: main_process(machine) not in (before, "0"), "systemd to start it again", 120)
     wait_for(lambda: "Watchdog timeout (limit 30s)" in machine.log("repmgr-hooks"), "systemd to say so")
     wait_for(lambda: machine.result("systemctl", "is-active", "repmgr-hooks").returncode == 0, "it to be ready")
-    assert machine.run("pgrep", "-x", "pg_receivewal") == receiver
+    assert receiver_of(machine) == receiver
     machine.run("rm", "-r", place)
     machine.run("systemctl", "daemon-reload")
 
@@ -118,9 +118,14 @@ def main_process(machine: Machine, unit: str = "repmgr-hooks") -> str:
     return machine.run("systemctl", "show", "--value", "--property=MainPID", unit).strip()
 
 
+def receiver_of(machine: Machine) -> str:
+    """The process that streams; Barman starts others, that say their version."""
+    return machine.run("pgrep", "-f", "pg_receivewal .*--directory")
+
+
 def end_and_begin_again(machine: Machine) -> None:
     """However the service ends, Barman's receiver goes on; and nft may do its work in the unit, as iptables may."""
-    receiver = machine.run("pgrep", "-x", "pg_receivewal")
+    receiver = receiver_of(machine)
     for old, new in (("iptables", "nftables"), ("nftables", "iptables")):
         machine.run("sed", "-i", f"s/backend: {old}/backend: {new}/", CONFIG_FILE)
         machine.run("systemctl", "reload", "repmgr-hooks")
@@ -131,4 +136,4 @@ def end_and_begin_again(machine: Machine) -> None:
     wait_for(lambda: "Scheduled restart job" in machine.log("repmgr-hooks"), "systemd to start it again")
     wait_for(lambda: machine.result("systemctl", "is-active", "repmgr-hooks").returncode == 0, "it to be ready")
     machine.run("systemctl", "stop", "repmgr-hooks", limit=160)
-    assert machine.run("pgrep", "-x", "pg_receivewal") == receiver
+    assert receiver_of(machine) == receiver

@@ -83,6 +83,8 @@ def test_keys_that_are_bound_to_no_address(tmp_path: Path) -> None:
         (f"{READS}authenticationmethods publickey,password\n", "FAIL", "more than a key"),
         (f"{READS}forcecommand none\n", "OK", "lets database hosts in"),
         (f"{READS}forcecommand internal-sftp -d /x\n", "FAIL", "(ForceCommand internal-sftp -d /x)"),
+        ("AuthorizedKeysFile {keys}\n", "OK", "lets database hosts in"),  # OpenSSH 10.6
+        ("AuthorizedKeysFile {keys}\nPubkeyAuthentication no\n", "FAIL", "takes no keys"),
         (None, "FAIL", "sshd cannot be asked"),
     ],
 )
@@ -112,6 +114,8 @@ def test_an_sshd_that_does_not_read_our_file_is_named(
         ("allowgroups ssh-users\nallowgroups postgres", "repmgr-hooks postgres", ""),
         ("denygroups postgres", "repmgr-hooks postgres", "DenyGroups has postgres"),
         ("denygroups other", "repmgr-hooks postgres", ""),
+        ("AllowUsers admin", "repmgr-hooks", "AllowUsers has only admin"),
+        ("DenyGroups postgres", "repmgr-hooks postgres", "DenyGroups has postgres"),
     ],
 )
 def test_who_may_log_in_at_all(tmp_path: Path, rules: str, groups: str, wanted: str) -> None:
