@@ -9,8 +9,8 @@ import select
 import signal
 import threading
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -200,17 +200,18 @@ def _start(program: Program, **ends: Any) -> Any:
     except sh.CommandNotFound:
         raise NoSuchProgram(f"{program.argv[0]}: no such program", hint="install it, or correct its path") from None
     try:
-        return command(
-            *program.argv[1:],
-            **ends,
-            _env={**os.environ, "LC_ALL": "C.UTF-8", **program.env},
-            _bg=True,
-            _bg_exc=False,
-            _new_session=True,
-            _tty_in=False,
-            _tty_out=False,
-            _decode_errors="replace",
-        )
+        with _interrupted_afterwards():
+            return command(
+                *program.argv[1:],
+                **ends,
+                _env={**os.environ, "LC_ALL": "C.UTF-8", **program.env},
+                _bg=True,
+                _bg_exc=False,
+                _new_session=True,
+                _tty_in=False,
+                _tty_out=False,
+                _decode_errors="replace",
+            )
     except sh.ForkException as error:
         _let_go(error)
         raise OperationFailed(
@@ -220,6 +221,31 @@ def _start(program: Program, **ends: Any) -> Any:
         ) from None
     except (OSError, RuntimeError) as error:  # no descriptors or processes are left, or no threads
         raise OperationFailed(f"{program}: cannot be started: {error}", code="program_failed") from None
+
+
+@contextmanager
+def _interrupted_afterwards() -> Iterator[None]:
+    """Let the first Ctrl-C wait until the program has been started; that may hang, and the second one does not.
+
+    What it raises in a function that Python calls before or after a fork is printed and ignored (run_at_forkers): the
+    command would go on, and the lock of logging's that such a function was to release would be kept for ever.
+    """
+    if threading.current_thread() is not threading.main_thread() or not callable(signal.getsignal(signal.SIGINT)):
+        yield  # no other thread is interrupted, nor is anybody who ignores it
+        return
+    came: list[int] = []
+
+    def wait(number: int, frame: object) -> None:
+        came.append(number)
+        signal.signal(number, before)
+
+    before = signal.signal(signal.SIGINT, wait)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if came:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _let_go(error: Exception) -> None:
