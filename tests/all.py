@@ -75,9 +75,7 @@ def main() -> int:
     parts = parser.add_mutually_exclusive_group()
     parts.add_argument("--fast", action="store_true", help="without what needs root, or takes long")
     parts.add_argument("--end-to-end", action="store_true", help="the real cluster only")
-    parser.add_argument(
-        "names", nargs="*", metavar="NAME", help="with --end-to-end: of endtoend/test_NAME.py; else all"
-    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="with --end-to-end: some of endtoend/test_NAME.py")
     arguments = parser.parse_args()
     files = {short(file): file for file in sorted((REPOSITORY / "tests/endtoend").glob("test_*.py"), key=turn)}
     if arguments.names and not arguments.end_to_end:
