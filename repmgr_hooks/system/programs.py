@@ -193,7 +193,8 @@ def _start(program: Program, **ends: Any) -> Any:
     themselves meanwhile (memory, imports, logging) they set free in a child (PyOS_AfterFork_Child, fork(2)). No
     ``_preexec_fn``, ``_uid`` or ``_cwd`` may be used: those call more. No garbage may be collected there either, for a
     connection that SQLite closes needs its locks: sh turns that off for a fork, and on again in the midst of another
-    thread's; so a child turns it off for itself.
+    thread's; so a child turns it off for itself. All the same a child was seen once (Python 3.14) that had made its
+    session and waited for a lock; its parent waits for it without a limit. Why is not known.
     """
     try:
         command: Any = sh.Command(program.argv[0])
