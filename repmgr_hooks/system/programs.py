@@ -1,16 +1,14 @@
-"""Programs are run here, and nowhere else (the only user of ``sh``)."""
+"""Programs are run here, and nowhere else; start.py starts them."""
 
 from __future__ import annotations
 
-import gc
 import os
 import re
 import select
 import signal
 import threading
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -18,10 +16,11 @@ from typing import Any
 import sh
 
 from repmgr_hooks import clock
-from repmgr_hooks.errors import NoSuchProgram, OperationFailed, ProgramTimeout
+from repmgr_hooks.errors import OperationFailed, ProgramTimeout
 from repmgr_hooks.system.answers import BUSY, Answers
 from repmgr_hooks.system.login import Logins, Unavailable
 from repmgr_hooks.system.output import Output
+from repmgr_hooks.system.start import start
 from repmgr_hooks.system.steps import Program
 from repmgr_hooks.text import printable
 
@@ -84,14 +83,14 @@ class Programs:
             raise OperationFailed(f"{program}: others of its kind run already", code=BUSY)
         started = _Resident()
 
-        def over(*_: object) -> None:
+        def over() -> None:
             if program.heavy:
                 HEAVY.release()
             started.over.set()
             self._ended()
 
         try:
-            _start(program, **_written(program, started.output, started.output), _done=over)
+            start(program, over, **_written(program, started.output, started.output))
         except OperationFailed:
             if program.heavy:
                 HEAVY.release()
@@ -111,7 +110,7 @@ class Programs:
             what = f"{program}: not tried again: process {left} was killed and has not ended"
             raise OperationFailed(what, code="timeout", hint="check the disk that it waits for")
         output, errors = _kept(program)
-        running = _start(program, **_written(program, output, errors))
+        running = start(program, **_written(program, output, errors))
         # Not sh's own time-outs: one leaves grandchildren alive, the other (wait) may lose the end of the output.
         if too_late := not _ends(running.pid, max(limit, 0.1)):
             self._kill(running.pid)
@@ -179,89 +178,8 @@ class _Resident:
 
 def start_login(words: tuple[str, ...], stdin: int, stdout: int) -> Callable[[], None]:
     """Start the program that a login is, and return what ends it. Raises OperationFailed."""
-    running = _start(Program(words), _in=stdin, _out=stdout, _err=Output(MOST_ERRORS))
+    running = start(Program(words), _in=stdin, _out=stdout, _err=Output(MOST_ERRORS))
     return lambda: None if _ends(running.pid, 0) else _kill(running.pid)
-
-
-def _start(program: Program, **ends: Any) -> Any:
-    """Start a program in a session of its own; ``ends``: what sh is to do with its stdin and what it writes, and at its
-    end. Raises OperationFailed.
-
-    sh forks in a process that has threads, of which Python 3.12 and newer warns: a child could wait for ever for a lock
-    that another thread had. Its child takes none: until it becomes the program (OProc.__init__ of sh 1.14 to 2.4) it
-    sets signals, makes a session, writes to a pipe, moves and closes descriptors. What Python and glibc lock for
-    themselves meanwhile (memory, imports, logging) they set free in a child (PyOS_AfterFork_Child, fork(2)). No
-    ``_preexec_fn``, ``_uid`` or ``_cwd`` may be used: those call more. No garbage may be collected there either, for a
-    connection that SQLite closes needs its locks: sh turns that off for a fork, and on again in the midst of another
-    thread's; so a child turns it off for itself. All the same a child was seen once (Python 3.14) that had made its
-    session and waited for a lock; its parent waits for it without a limit. Why is not known.
-    """
-    try:
-        command: Any = sh.Command(program.argv[0])
-    except sh.CommandNotFound:
-        raise NoSuchProgram(f"{program.argv[0]}: no such program", hint="install it, or correct its path") from None
-    try:
-        with _interrupted_afterwards():
-            return command(
-                *program.argv[1:],
-                **ends,
-                _env={**os.environ, "LC_ALL": "C.UTF-8", **program.env},
-                _bg=True,
-                _bg_exc=False,
-                _new_session=True,
-                _tty_in=False,
-                _tty_out=False,
-                _decode_errors="replace",
-            )
-    except sh.ForkException as error:
-        _let_go(error)
-        raise OperationFailed(
-            f"{program}: cannot be started: {str(error).splitlines()[-1].strip()}",
-            code="program_failed",
-            hint="check its mode, and the interpreter that its first line names",
-        ) from None
-    except (OSError, RuntimeError) as error:  # no descriptors or processes are left, or no threads
-        raise OperationFailed(f"{program}: cannot be started: {error}", code="program_failed") from None
-
-
-@contextmanager
-def _interrupted_afterwards() -> Iterator[None]:
-    """Let the first Ctrl-C wait until the program has been started; that may hang, and the second one does not.
-
-    What it raises in a function that Python calls before or after a fork is printed and ignored (run_at_forkers): the
-    command would go on, and the lock of logging's that such a function was to release would be kept for ever.
-    """
-    if threading.current_thread() is not threading.main_thread() or not callable(signal.getsignal(signal.SIGINT)):
-        yield  # no other thread is interrupted, nor is anybody who ignores it
-        return
-    came: list[int] = []
-
-    def wait(number: int, frame: object) -> None:
-        came.append(number)
-        signal.signal(number, before)
-
-    before = signal.signal(signal.SIGINT, wait)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-        if came:
-            signal.raise_signal(signal.SIGINT)
-
-
-def _let_go(error: Exception) -> None:
-    """Close the pipes to a child that could not become the program, and wait for it: sh (1.14 to 2.4) does neither.
-
-    A sh that names them otherwise goes on leaking them; until none is left, and the service ends to begin anew.
-    """
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        child = frame.f_locals
-        if "session_pipe_read" in child:
-            with suppress(AttributeError, KeyError):
-                ours = [getattr(child["self"], f"_{name}_parent_fd") for name in ("stdin", "stdout", "stderr")]
-                for descriptor in (*ours, child["session_pipe_read"], child["session_pipe_write"]):
-                    os.close(descriptor)
-                os.waitpid(child["self"].pid, 0)
 
 
 def _ends(process: int, limit: float) -> bool:
@@ -283,6 +201,3 @@ def _ends(process: int, limit: float) -> bool:
 def _kill(session: int) -> None:
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(session, signal.SIGKILL)
-
-
-os.register_at_fork(after_in_child=gc.disable)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import select
 import signal
-import subprocess
-import sys
 import threading
 import time
 from functools import partial
@@ -136,81 +134,3 @@ def run_two_heavy_ones() -> None:
                 assert time.monotonic() < until
                 time.sleep(0.1)
     assert all(each.wait(60) for each in over)
-
-
-OF_MANY_THREADS = """
-import gc, os, sys
-from pathlib import Path
-from repmgr_hooks.background import together
-from repmgr_hooks.system.programs import Programs
-from repmgr_hooks.system.steps import Program
-
-def seen(event, arguments):
-    if event == "os.exec" and gc.isenabled():
-        Path(sys.argv[1], str(os.getpid())).touch()
-
-def start():
-    for _ in range(30):
-        Programs().run(Program(("true",)), 60)
-
-sys.addaudithook(seen)
-together(*[start] * 8)
-"""
-
-
-@pytest.mark.slow
-def test_nothing_is_collected_in_a_child_before_it_is_the_program(tmp_path: Path) -> None:
-    """Without that, it was in one of a hundred: what is finalized may wait there for a lock of another thread's."""
-    words = (sys.executable, "-c", OF_MANY_THREADS, str(tmp_path))
-    subprocess.run(words, stdin=subprocess.DEVNULL, timeout=300, check=True)
-    assert not list(tmp_path.iterdir())
-
-
-INTERRUPTED = """
-import os, signal
-from functools import partial
-from repmgr_hooks.system.programs import Programs
-from repmgr_hooks.system.steps import Program
-
-{handler}
-os.register_at_fork(before=partial(os.kill, os.getpid(), signal.SIGINT))
-try:
-    print(Programs().run(Program(("echo", "done")), 60), end="")
-except KeyboardInterrupt:
-    print("interrupted")
-"""
-
-
-@pytest.mark.parametrize(
-    ("handler", "said"),
-    [
-        ("", "interrupted\n"),
-        ("signal.signal(signal.SIGINT, lambda *_: print('seen'))", "seen\ndone\n"),
-        ("signal.signal(signal.SIGINT, signal.SIG_IGN)", "done\n"),
-    ],
-    ids=["as usual", "taken", "ignored"],
-)
-def test_who_is_interrupted_in_the_midst_of_a_start_hears_of_it(handler: str, said: str) -> None:
-    """Python ignores what is raised around a fork, and a drill went on after Ctrl-C."""
-    words = (sys.executable, "-c", INTERRUPTED.format(handler=handler))
-    ended = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=True)
-    assert (ended.stdout, ended.stderr) == (said, "")
-
-
-HANGS = """
-import os, signal
-from repmgr_hooks.system import programs
-
-with programs._interrupted_afterwards():
-    for number in (1, 2):
-        print(number, flush=True)
-        os.kill(os.getpid(), signal.SIGINT)
-    print("it goes on", flush=True)
-"""
-
-
-def test_a_start_that_hangs_is_interrupted_by_the_second_one() -> None:
-    words = (sys.executable, "-c", HANGS)
-    ended = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
-    assert ended.stdout == "1\n2\n"
-    assert ended.stderr.splitlines()[-1] == "KeyboardInterrupt"

@@ -1,0 +1,175 @@
+"""A program is started: forked, seen to have become the program, and, if it hangs before that, forked once more.
+
+sh forks in a process that has threads, of which Python 3.12 and newer warns: a child may wait for ever for a lock that
+another thread had, and its parent for the child (OProc.__init__ of sh 1.14 to 2.4 reads a pipe that exec closes). Seen
+twice in some 100,000 starts (Python 3.14: ``status`` hung; the child had made its session already); why is not known.
+So that it is rare: no ``_preexec_fn``, ``_uid`` or ``_cwd`` is used, which call more in the child, and no garbage is
+collected there, where a connection that SQLite closes needs its locks. And so that it does no harm, it has a limit.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import sh
+
+from repmgr_hooks.errors import NoSuchProgram, OperationFailed
+from repmgr_hooks.system.steps import Program
+
+BECOMES_LIMIT = 5.0
+"""Seconds in which a forked child becomes the program: some 5 ms do, on a busy machine some 100 ms."""
+TRIES = 2
+
+
+def start(program: Program, done: Callable[[], None] | None = None, **ends: Any) -> Any:
+    """Start a program in a session of its own, and return what sh makes of it.
+
+    ``ends``: what sh is to do with its stdin and what it writes. ``done`` is called when it has ended. Raises
+    OperationFailed, also when its child hangs again and again before it is the program.
+    """
+    try:
+        command: Any = sh.Command(program.argv[0])
+    except sh.CommandNotFound:
+        raise NoSuchProgram(f"{program.argv[0]}: no such program", hint="install it, or correct its path") from None
+    for _ in range(TRIES):
+        watch = _Watch()
+        running = None
+        try:
+            with _interrupted_afterwards(), watch.watching():
+                running = command(
+                    *program.argv[1:],
+                    **ends,
+                    _env={**os.environ, "LC_ALL": "C.UTF-8", **program.env},
+                    _bg=True,
+                    _bg_exc=False,
+                    _new_session=True,
+                    _tty_in=False,
+                    _tty_out=False,
+                    _decode_errors="replace",
+                    _done=done and (lambda *_, watch=watch: None if watch.killed else done()),
+                )
+        except sh.ForkException as error:
+            _let_go(error, "session_pipe_write")
+            raise OperationFailed(
+                f"{program}: cannot be started: {str(error).splitlines()[-1].strip()}",
+                code="program_failed",
+                hint="check its mode, and the interpreter that its first line names",
+            ) from None
+        except (OSError, RuntimeError) as error:  # no descriptors or processes are left, or no threads
+            raise OperationFailed(f"{program}: cannot be started: {error}", code="program_failed") from None
+        except ValueError as error:  # of sh's: a child that has been killed told it no session
+            if not watch.killed:
+                raise
+            _let_go(error)
+        if not watch.killed:
+            return running
+    what = f"{program}: cannot be started: {TRIES} times its process was not the program within {BECOMES_LIMIT:g} s"
+    raise OperationFailed(what, code="timeout", hint="check this host's load, its memory, and the disk of the program")
+
+
+class _Watch:
+    """Kills a child of this thread that does not become the program in time."""
+
+    def __init__(self) -> None:
+        self.killed = False
+        self._over = threading.Event()
+        self._deciding = threading.Lock()
+        self._children = Path(f"/proc/self/task/{threading.get_native_id()}/children")
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Kill it when the time is up, or when the start is interrupted: nobody would end it."""
+        threading.Thread(target=self._watch, name="start", daemon=True).start()
+        try:
+            yield
+        except KeyboardInterrupt:
+            self._kill()
+            raise
+        finally:
+            with self._deciding:
+                self._over.set()
+
+    def _watch(self) -> None:
+        while not self._over.wait(BECOMES_LIMIT):
+            with self._deciding:
+                if not self._over.is_set():
+                    self._kill()
+
+    def _kill(self) -> None:
+        """Kill this thread's newest child if it is still what we are: what has become a program has other words.
+
+        The kernel names the children of a thread in the order in which they were made (proc_pid_children(5)).
+        """
+        with suppress(OSError, IndexError):
+            child = self._children.read_text("ascii").split()[-1]
+            if Path(f"/proc/{child}/cmdline").read_bytes() == Path("/proc/self/cmdline").read_bytes():
+                self.killed = True
+                os.kill(int(child), signal.SIGKILL)
+
+
+@contextmanager
+def _interrupted_afterwards() -> Iterator[None]:
+    """Let the first Ctrl-C wait until the program has been started; that may hang, and the second one does not.
+
+    What it raises in a function that Python calls before or after a fork is printed and ignored (run_at_forkers): the
+    command would go on, and the lock of logging's that such a function was to release would be kept for ever.
+    """
+    if threading.current_thread() is not threading.main_thread() or not callable(signal.getsignal(signal.SIGINT)):
+        yield  # no other thread is interrupted, nor is anybody who ignores it
+        return
+    came: list[int] = []
+
+    def wait(number: int, frame: object) -> None:
+        came.append(number)
+        signal.signal(number, before)
+
+    before = signal.signal(signal.SIGINT, wait)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if came:
+            signal.raise_signal(signal.SIGINT)
+
+
+def _let_go(error: Exception, *more: str) -> None:
+    """Close the pipes to a child that could not become the program, and wait for it: sh (1.14 to 2.4) does neither.
+
+    ``more`` names those that are open at some errors only. A sh that names them otherwise goes on leaking them; until
+    none is left, and the service ends to begin anew.
+    """
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        child = frame.f_locals
+        if "session_pipe_read" in child:
+            with suppress(AttributeError, KeyError):
+                ours = [getattr(child["self"], f"_{name}_parent_fd") for name in ("stdin", "stdout", "stderr")]
+                for descriptor in (*ours, child["session_pipe_read"], *(child[name] for name in more)):
+                    if descriptor is not None:  # it was given one of ours
+                        os.close(descriptor)
+                os.waitpid(child["self"].pid, 0)
+
+
+COLLECTED: list[bool] = []
+"""Whether garbage was collected before the forks that are being made now."""
+
+
+def _collect_nothing() -> None:
+    """sh turns the collector off for a fork, and on again in the midst of another thread's; a child would collect."""
+    COLLECTED.append(gc.isenabled() or any(COLLECTED))
+    gc.disable()
+
+
+def _collect_again() -> None:
+    if COLLECTED.pop():
+        gc.enable()
+
+
+os.register_at_fork(before=_collect_nothing, after_in_parent=_collect_again, after_in_child=gc.disable)

@@ -1,0 +1,195 @@
+"""A program is started, and that has a limit: a forked child may hang before it is the program."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HANGS = """
+import os, sys, threading
+from pathlib import Path
+from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.system import start
+from repmgr_hooks.system.programs import Programs, start_login
+from repmgr_hooks.system.steps import Program
+
+where, how, often, place = sys.argv[1], sys.argv[2], int(sys.argv[3]), Path(sys.argv[4])
+start.BECOMES_LIMIT = 0.5
+lock, we, ended = threading.Lock(), os.getpid(), threading.Semaphore(0)
+lock.acquire()
+
+def hang():
+    if os.getpid() != we and len(list(place.glob("hung.*"))) < often:
+        (place / f"hung.{os.getpid()}").touch()
+        lock.acquire()
+
+sys.addaudithook(lambda event, arguments: hang() if event == where else None)
+if where == "fork":
+    os.register_at_fork(after_in_child=hang)
+
+def begin():
+    script = ("sh", "-c", f"cat >> {place}/began; echo done")
+    if how == "run":
+        print(Programs().run(Program(script, stdin="in"), 60), end="")
+    elif how == "login":
+        (to, ours), (said, answer) = os.pipe(), os.pipe()
+        os.write(ours, b"in")
+        os.close(ours)
+        try:
+            start_login(script, to, answer)
+            print(os.read(said, 100).decode(), end="")
+        finally:
+            for each in (to, said, answer):
+                os.close(each)
+    else:
+        residents = Programs(ended=ended.release)
+        program = Program(script, stdin="in", resident=True, heavy=how == "heavy")
+        residents.run(program, 60)
+        ended.acquire(timeout=60)
+        print(residents.run(program, 60), end="")
+        ended.acquire(timeout=60)
+
+def seen():
+    return len(os.listdir("/proc/self/fd")), Path(f"/proc/self/task/{we}/children").read_text()
+
+before = seen()
+try:
+    begin()
+except OperationFailed as error:
+    print(error, error.code, error.hint, sep="; ")
+for _ in range(600):
+    if seen() == before:
+        break
+    threading.Event().wait(0.1)
+else:
+    print("left:", before, seen())
+"""
+
+
+def hang(tmp_path: Path, where: str, how: str, often: int) -> tuple[str, str]:
+    """Start a program whose child hangs, and return what was said, and what the program has had of its stdin."""
+    words = (sys.executable, "-c", HANGS, where, how, str(often), str(tmp_path))
+    ended = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.stderr == ""
+    assert len(list(tmp_path.glob("hung.*"))) == often
+    began = tmp_path / "began"
+    return ended.stdout, began.read_text() if began.exists() else ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["fork", "os.listdir", "os.exec"])
+@pytest.mark.parametrize("how", ["run", "login", "resident", "heavy"])
+def test_a_child_that_hangs_before_it_is_the_program_is_forked_once_more(tmp_path: Path, where: str, how: str) -> None:
+    """Before it has made its session, and after; ``status`` hung so for 300 s."""
+    assert hang(tmp_path, where, how, 1) == ("done\n", "inin" if how in ("resident", "heavy") else "in")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["fork", "os.listdir", "os.exec"])
+@pytest.mark.parametrize("how", ["run", "login", "resident", "heavy"])
+def test_one_whose_children_all_hang_fails_in_time(tmp_path: Path, where: str, how: str) -> None:
+    said, began = hang(tmp_path, where, how, 2)
+    assert "cannot be started: 2 times its process was not the program within 0.5 s; timeout; check this host's" in said
+    assert said.count("\n") == 1
+    assert began == ""
+
+
+COLLECTS = """
+import gc, os, sys, threading
+from repmgr_hooks.system import start
+
+class Kept:
+    def __del__(self):
+        if os.getpid() != ours:
+            os.write(1, b"finalized in a child")
+
+ours, enough = os.getpid(), [False]
+
+def make():
+    kept = Kept()
+    kept.itself = kept
+
+def others():
+    while not enough[0]:
+        gc.disable()
+        gc.enable()
+
+threading.Thread(target=others).start()
+gc.set_threshold(10)
+for number in range(300):
+    make()
+    child = os.fork()
+    if not child:
+        for _ in range(100):
+            [[] for _ in range(20)]
+        os._exit(0)
+    os.waitpid(child, 0)
+enough[0] = True
+gc.enable()
+start._collect_nothing()
+start._collect_nothing()
+start._collect_again()
+start._collect_again()
+print(gc.isenabled())
+"""
+
+
+@pytest.mark.slow
+def test_nothing_is_collected_in_a_child() -> None:
+    """What is finalized may wait there for a lock of another thread's; afterwards all is as it was."""
+    words = (sys.executable, "-W", "ignore", "-c", COLLECTS)
+    ended = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=True)
+    assert ended.stdout == "True\n"
+
+
+INTERRUPTED = """
+import os, signal
+from functools import partial
+from repmgr_hooks.system.programs import Programs
+from repmgr_hooks.system.steps import Program
+
+{handler}
+os.register_at_fork(before=partial(os.kill, os.getpid(), signal.SIGINT))
+try:
+    print(Programs().run(Program(("echo", "done")), 60), end="")
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.parametrize(
+    ("handler", "said"),
+    [
+        ("", "interrupted\n"),
+        ("signal.signal(signal.SIGINT, lambda *_: print('seen'))", "seen\ndone\n"),
+        ("signal.signal(signal.SIGINT, signal.SIG_IGN)", "done\n"),
+    ],
+    ids=["as usual", "taken", "ignored"],
+)
+def test_who_is_interrupted_in_the_midst_of_a_start_hears_of_it(handler: str, said: str) -> None:
+    """Python ignores what is raised around a fork, and a drill went on after Ctrl-C."""
+    words = (sys.executable, "-c", INTERRUPTED.format(handler=handler))
+    ended = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=True)
+    assert (ended.stdout, ended.stderr) == (said, "")
+
+
+HANGS_TWICE = """
+import os, signal
+from repmgr_hooks.system import start
+
+with start._interrupted_afterwards():
+    for number in (1, 2):
+        print(number, flush=True)
+        os.kill(os.getpid(), signal.SIGINT)
+    print("it goes on", flush=True)
+"""
+
+
+def test_a_start_that_hangs_is_interrupted_by_the_second_one() -> None:
+    words = (sys.executable, "-c", HANGS_TWICE)
+    ended = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.stdout == "1\n2\n"
+    assert ended.stderr.splitlines()[-1] == "KeyboardInterrupt"
