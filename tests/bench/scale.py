@@ -29,7 +29,7 @@ from tests.lab import PYTHON, RUNTIME, Lab, wait_for
 from tests.lab.contain import contain
 from tests.lab.versions import DATA
 
-ROOM = "max_connections = 2000\nmax_wal_senders = 20\n"
+ROOM = "max_connections = 2000\nmax_wal_senders = 40\nmax_replication_slots = 40\n"
 MOVING, AT_ONCE = 10, 2
 LIMIT, STOP_LIMIT = 600.0, 150.0
 """Seconds for what is waited for: so long on a machine that is busy otherwise, too."""

@@ -1,8 +1,8 @@
 """Failovers of one cluster, and of ten at once, among many: from the promotion to the open app port.
 
 The clusters that fail over share the lab's real nodes, by addresses of their own, and its repmgrd; each has its own
-rules, run, journal entries and starts of Barman. The others share a second PostgreSQL on the same hosts, which goes on;
-Barman does not back that up, so their routes open ports only.
+rules, run, journal entries, and server of Barman's, with a slot, a stream and an archive. The others share a second
+PostgreSQL on the same hosts, which goes on; Barman does not back that up, so their routes open ports only.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from tests.lab.versions import DATA
 
 QUIET, QUIET_PORT = f"{DATA}-quiet", 5433
 JOURNAL = "/var/lib/repmgr-hooks/journal.db"
+SERVER, SLOT, PORT = "main_backup", "barman", 54321
+"""Of the first cluster, as the lab has them."""
 WATCHER = (Path(__file__).parent / "watcher.py").read_text()
 OPENED = """
 select cluster, max(step.started + duration) from step join run on run.id = run
@@ -77,11 +79,36 @@ def resting(cluster: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def with_server(lab: Lab, cluster: dict[str, Any], number: int) -> dict[str, Any]:
+    """Return a cluster with a server of Barman's of its own, which streams through the cluster's own port."""
+    text = lab.gateway.path(f"/etc/barman.d/{SERVER}.conf").read_text()
+    own, slot = f"{SERVER}_{number}", f"{SLOT}_{number}"
+    port = cluster["gateway"]["ports"]["barman"]
+    for before, after in (
+        (SERVER, own),
+        (f"port={PORT}", f"port={port}"),
+        (f"slot_name = {SLOT}", f"slot_name = {slot}"),
+    ):
+        assert before in text
+        text = text.replace(before, after)
+    lab.put(lab.gateway, f"/etc/barman.d/{own}.conf", text)
+    return {**cluster, "barman": {**cluster["barman"], "server": own, "slot_name": slot, "command": ["barman"]}}
+
+
+def fill_archives(lab: Lab, clusters: Sequence[dict[str, Any]]) -> None:
+    """Wait for the stream of each, and let it archive something, as any has that has run for a while."""
+    streams = "select count(*) from pg_stat_replication where application_name = 'barman_receive_wal'"
+    wait_for(lambda: int(lab.db1.sql(streams)) == len(clusters), "the stream of each", 300, every=1)
+    for cluster in clusters:
+        words = ("barman", "switch-wal", "--force", "--archive", "--archive-timeout", "60", cluster["barman"]["server"])
+        lab.gateway.run(*words, user="barman", limit=150)
+
+
 def fail_over(lab: Lab, settings: dict[str, Any], moving: int, config: str, lead_ports: Any) -> Failovers:
     """Stop the primary of the first so many clusters."""
     names = list(settings["clusters"])
     chosen = {
-        name: cluster if number < moving else resting(cluster)
+        name: resting(cluster) if number >= moving else with_server(lab, cluster, number) if number else cluster
         for number, (name, cluster) in enumerate(settings["clusters"].items())
     }
     lab.put(lab.gateway, config, yaml.safe_dump({**settings, "clusters": chosen}))
@@ -93,6 +120,7 @@ def fail_over(lab: Lab, settings: dict[str, Any], moving: int, config: str, lead
     journal = lab.gateway.path(JOURNAL)
     known = "select count(distinct cluster) from role"
     wait_for(lambda: asked(journal, known)[0][0] == len(names), "each primary to be remembered", 300, every=0.5)
+    fill_archives(lab, list(chosen.values())[:moving])
     time.sleep(20)  # until what begins with the service is over
     lab.db2.start(PYTHON, "-c", WATCHER, user="postgres", log="watcher")
     begun, fault = sum(used(worker.pid)), time.time()
