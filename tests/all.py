@@ -129,15 +129,20 @@ def by_themselves(fast: bool) -> list[Callable[[], Part]]:
     )
     pytest = (*in_memory(), *PYTEST)
     unit = (*pytest, "--doctest-modules")
-    # In two parts, for two cores.
-    second = [f"tests/unit/{name}" for name in ("cli", "service", "system")]
-    first = ("repmgr_hooks", "tests/unit", "tests/handlers", *examples, *(f"--ignore={place}" for place in second))
+    # Side by side, for half of their time they wait.
+    parts = {
+        "unit, service": ["tests/unit/service"],
+        "unit, system": ["tests/unit/system", "tests/unit/cli"],
+        "unit, checks": ["tests/unit/checks", "tests/unit/former_primary"],
+        "unit, engine": [f"tests/unit/{name}" for name in ("engine", "switchover", "config", "journal", "alerts")],
+    }
+    elsewhere = [f"--ignore={place}" for places in parts.values() for place in places]
+    parts["unit"] = ["repmgr_hooks", "tests/unit", "tests/handlers", *examples, *elsewhere]
     which = ("-m", "not slow") if fast else ()
     return [
         partial(check, "style", sys.executable, "-m", "ruff", "check", "--output-format", "concise", "."),
         partial(check, "format", sys.executable, "-m", "ruff", "format", "--check", "."),
-        partial(run_pytest, "unit", *unit, *first, *which),
-        partial(run_pytest, "unit, service", *unit, *second, *which),
+        *(partial(run_pytest, name, *unit, *places, *which) for name, places in parts.items()),
         partial(run_pytest, "model", *pytest, "tests/model", *which),
         partial(check, "types", sys.executable, "-m", "mypy"),
     ]

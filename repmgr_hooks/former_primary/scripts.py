@@ -102,7 +102,7 @@ find "$area" -maxdepth 1 -type f ! -name "*-$job*" ! -name lock ! -name server.l
 echo $? >"$area/code-$job.new"
 mv "$area/code-$job.new" "$area/code-$job"
 {end}
-setsid flock --nonblock --close "$area/lock" sh "$area/job-{job}" </dev/null >"$area/said-{job}" 2>&1 &
+setsid flock --wait 2 --close "$area/lock" sh "$area/job-{job}" </dev/null >"$area/said-{job}" 2>&1 &
 tries=0
 while [ ! -e "$area/begun-{job}" ] && [ $tries -lt 200 ]; do
     sleep 0.05

@@ -268,6 +268,15 @@ def test_the_same_wal_is_kept_once_and_the_oldest_copies_go(make: MakePlace) -> 
     assert [copy.name[-1] for copy in place.kept] == ["2", "3"]
 
 
+def test_a_job_whose_end_is_known_may_have_the_lock_for_a_moment(place: Place) -> None:
+    """On a busy machine: the next one was refused."""
+    assert place.rejoin().good
+    lock = place.path / "data.former/lock"
+    with subprocess.Popen(("flock", lock, "sh", "-c", "echo held; sleep 0.5"), stdout=subprocess.PIPE) as holds:
+        assert holds.stdout and holds.stdout.readline() == b"held\n"
+        assert place.rejoin().good
+
+
 @pytest.mark.parametrize(
     ("change", "refused"),
     [
