@@ -31,6 +31,8 @@ MOST_OUTPUT = 48 * 1024 * 1024
 MOST_ERRORS = 64 * 1024
 HEAVY = threading.BoundedSemaphore(2)
 """So many heavy residents run at once: after ten failovers ten would follow WAL, and hold up the eleventh."""
+FOR_EVER = 1e6
+"""Seconds, eleven days: what waits so long begins anew."""
 KILLED_LIMIT = 5.0
 """Seconds in which a program that is killed ends; one that waits for a disk that hangs does not (D in ps(1))."""
 
@@ -73,7 +75,7 @@ class Programs:
     def _start_resident(self, program: Program) -> str:
         """Start a program that goes on running, and return what the one before it wrote; nothing while that runs.
 
-        A thread of sh's reads what it writes and waits for it. When we have ended, nobody reads; init waits for it.
+        A thread of sh's reads what it writes. When we have ended, nobody reads; init waits for it.
         Raises OperationFailed.
         """
         before = self._residents.get(program.argv)
@@ -82,21 +84,31 @@ class Programs:
         if program.heavy and not HEAVY.acquire(blocking=False):
             raise OperationFailed(f"{program}: others of its kind run already", code=BUSY)
         started = _Resident()
-
-        def over() -> None:
-            if program.heavy:
-                HEAVY.release()
-            started.over.set()
-            self._ended()
-
         try:
-            start(program, over, **_written(program, started.output, started.output))
+            running = start(program, **_written(program, started.output, started.output))
+            waits = threading.Thread(target=self._wait_for, args=(program, running, started), daemon=True)
+            try:
+                waits.start()
+            except RuntimeError as error:  # there are no threads left
+                self._kill(running.pid)
+                raise OperationFailed(f"{program}: killed: nobody could wait for it: {error}") from None
         except OperationFailed:
             if program.heavy:
                 HEAVY.release()
             raise
         self._residents[program.argv] = started
         return str(before.output) if before else ""
+
+    def _wait_for(self, program: Program, running: Any, resident: _Resident) -> None:
+        """Wait for its end, and say so at once: sh looks for it once a second (output_thread of sh 1.14 to 2.4)."""
+        while not _ends(running.pid, FOR_EVER):
+            clock.sleep(1.0)  # there is no descriptor to see it with
+        with suppress(sh.ErrorReturnCode):
+            running.wait()  # and for what it has written, 2 s at most
+        if program.heavy:
+            HEAVY.release()
+        resident.over.set()
+        self._ended()
 
     def _finish(self, program: Program, limit: float) -> str:
         if self._logins and program.over:
@@ -183,7 +195,7 @@ def start_login(words: tuple[str, ...], stdin: int, stdout: int) -> Callable[[],
 
 
 def _ends(process: int, limit: float) -> bool:
-    """Wait for the end of a process, which is one of our children; False if it does not end in time."""
+    """Wait for the end of a process, which is one of our children; False if it does not end in time, in seconds."""
     try:
         handle = os.pidfd_open(process)
     except ProcessLookupError:

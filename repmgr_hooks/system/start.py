@@ -14,7 +14,7 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,11 @@ BECOMES_LIMIT = 5.0
 TRIES = 2
 
 
-def start(program: Program, done: Callable[[], None] | None = None, **ends: Any) -> Any:
+def start(program: Program, **ends: Any) -> Any:
     """Start a program in a session of its own, and return what sh makes of it.
 
-    ``ends``: what sh is to do with its stdin and what it writes. ``done`` is called when it has ended. Raises
-    OperationFailed, also when its child hangs again and again before it is the program.
+    ``ends``: what sh is to do with its stdin and what it writes. Raises OperationFailed, also when each child hangs
+    before it is the program.
     """
     try:
         command: Any = sh.Command(program.argv[0])
@@ -41,7 +41,6 @@ def start(program: Program, done: Callable[[], None] | None = None, **ends: Any)
         raise NoSuchProgram(f"{program.argv[0]}: no such program", hint="install it, or correct its path") from None
     for _ in range(TRIES):
         watch = _Watch()
-        running = None
         try:
             with _interrupted_afterwards(), watch.watching():
                 running = command(
@@ -54,7 +53,6 @@ def start(program: Program, done: Callable[[], None] | None = None, **ends: Any)
                     _tty_in=False,
                     _tty_out=False,
                     _decode_errors="replace",
-                    _done=done and (lambda *_, watch=watch: None if watch.killed else done()),
                 )
         except sh.ForkException as error:
             _let_go(error, "session_pipe_write")

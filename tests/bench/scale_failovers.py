@@ -115,6 +115,9 @@ def fail_over(lab: Lab, settings: dict[str, Any], moving: int, config: str, lead
     result = lab.gateway.hooks("reconcile", "--cluster", names[0])
     assert result.returncode == 0, result.stdout + result.stderr
     lead_ports(lab)
+    # repmgrd's first events have begun one, and the service waits 80 s for it at most; of 100 clusters it takes longer.
+    once = ("pgrep", "-f", "worker --once")
+    wait_for(lambda: not lab.gateway.run(*once, check=False), "the worker of these events to end", 600, every=1)
     lab.start_worker()
     worker = lab.daemons["worker"]
     journal = lab.gateway.path(JOURNAL)
