@@ -103,12 +103,14 @@ class Programs:
         """Wait for its end, and say so at once: sh looks for it once a second (output_thread of sh 1.14 to 2.4)."""
         while not _ends(running.pid, FOR_EVER):
             clock.sleep(1.0)  # there is no descriptor to see it with
-        with suppress(sh.ErrorReturnCode):
-            running.wait()  # and for what it has written, 2 s at most
-        if program.heavy:
-            HEAVY.release()
-        resident.over.set()
-        self._ended()
+        try:
+            with suppress(sh.ErrorReturnCode):
+                running.wait()  # and for what it has written, 2 s at most
+        finally:
+            if program.heavy:
+                HEAVY.release()
+            resident.over.set()
+            self._ended()
 
     def _finish(self, program: Program, limit: float) -> str:
         if self._logins and program.over:
