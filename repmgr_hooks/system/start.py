@@ -87,8 +87,8 @@ class _Watch:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Kill it when the time is up, or when the start is interrupted: nobody would end it."""
-        threading.Thread(target=self._watch, name="start", daemon=True).start()
         try:
+            threading.Thread(target=self._watch, name="start", daemon=True).start()
             yield
         except KeyboardInterrupt:
             self._kill()
@@ -104,15 +104,27 @@ class _Watch:
                     self._kill()
 
     def _kill(self) -> None:
-        """Kill this thread's newest child if it is still what we are: what has become a program has other words.
+        """Kill the child of this thread that has not become a program.
 
-        The kernel names the children of a thread in the order in which they were made (proc_pid_children(5)).
+        Not only the newest: a thread inherits the children of others that end. Once it has been stopped, it runs
+        nothing of a program that it becomes meanwhile: so none is killed, and none is started twice.
         """
-        with suppress(OSError, IndexError):
-            child = self._children.read_text("ascii").split()[-1]
-            if Path(f"/proc/{child}/cmdline").read_bytes() == Path("/proc/self/cmdline").read_bytes():
-                self.killed = True
-                os.kill(int(child), signal.SIGKILL)
+        with suppress(OSError):  # a kernel may have no such list (CONFIG_PROC_CHILDREN)
+            for child in map(int, self._children.read_text("ascii").split()):
+                if _is_forked(child):
+                    os.kill(child, signal.SIGSTOP)
+                    hangs = _is_forked(child)
+                    self.killed |= hangs
+                    os.kill(child, signal.SIGKILL if hangs else signal.SIGCONT)
+
+
+def _is_forked(child: int) -> bool:
+    """Whether a process is there that has not become a program: PF_FORKNOEXEC, the 1 in the column F of ps(1)."""
+    try:
+        state, *_, flags = Path(f"/proc/{child}/stat").read_bytes().rpartition(b")")[2].split()[:7]
+    except (OSError, ValueError):
+        return False  # it has ended
+    return state != b"Z" and bool(int(flags) & 0x40)
 
 
 @contextmanager

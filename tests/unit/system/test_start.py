@@ -97,6 +97,53 @@ def test_one_whose_children_all_hang_fails_in_time(tmp_path: Path, where: str, h
     assert began == ""
 
 
+INHERITS = """
+import os, sys, threading
+from pathlib import Path
+from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.system import start
+from repmgr_hooks.system.programs import Programs, start_login
+from repmgr_hooks.system.steps import Program
+
+start.BECOMES_LIMIT = 2.0
+we, children, lock = os.getpid(), Path(f"/proc/self/task/{os.getpid()}/children"), threading.Lock()
+lock.acquire()
+begun, end, hangs = threading.Event(), threading.Event(), False
+
+def hang(event, arguments):
+    if hangs and event == "os.listdir" and os.getpid() != we:
+        lock.acquire()
+
+def other():
+    ends.append(start_login(("sleep", "60"), 0, 1))
+    begun.set()
+    while not children.read_text():
+        end.wait(0.01)
+
+ends = []
+sys.addaudithook(hang)
+thread = threading.Thread(target=other)
+thread.start()
+begun.wait(60)
+hangs = True
+try:
+    Programs().run(Program(("true",)), 60)
+except OperationFailed as error:
+    print(error.code)
+thread.join()
+print(len(children.read_text().split()))
+ends[0]()
+"""
+
+
+@pytest.mark.slow
+def test_the_child_that_hangs_is_killed_also_when_the_thread_inherits_another_one() -> None:
+    """What a thread that ends has started goes to another one, which has it as its newest."""
+    words = (sys.executable, "-c", INHERITS)
+    ended = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=True)
+    assert ended.stdout == "timeout\n1\n"
+
+
 COLLECTS = """
 import gc, os, sys, threading
 from repmgr_hooks.system import start
