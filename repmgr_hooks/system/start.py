@@ -14,7 +14,7 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -57,18 +57,22 @@ def start(program: Program, done: Callable[[], None] | None = None, **ends: Any)
                     _done=done and (lambda *_, watch=watch: None if watch.killed else done()),
                 )
         except sh.ForkException as error:
-            _let_go(error, "session_pipe_write")
+            _let_go(error)
             raise OperationFailed(
                 f"{program}: cannot be started: {str(error).splitlines()[-1].strip()}",
                 code="program_failed",
                 hint="check its mode, and the interpreter that its first line names",
             ) from None
         except (OSError, RuntimeError) as error:  # no descriptors or processes are left, or no threads
+            watch.killed = True
+            _let_go(error)
             raise OperationFailed(f"{program}: cannot be started: {error}", code="program_failed") from None
         except ValueError as error:  # of sh's: a child that has been killed told it no session
-            if not watch.killed:
+            if not _let_go(error):
                 raise
-            _let_go(error)
+            if not watch.killed:
+                what = f"{program}: cannot be started: its process was killed before it was the program"
+                raise OperationFailed(what, code="program_failed", hint="check this host's memory") from None
         if not watch.killed:
             return running
     what = f"{program}: cannot be started: {TRIES} times its process was not the program within {BECOMES_LIMIT:g} s"
@@ -80,6 +84,7 @@ class _Watch:
 
     def __init__(self) -> None:
         self.killed = False
+        self._we = os.getpid()
         self._over = threading.Event()
         self._deciding = threading.Lock()
         self._children = Path(f"/proc/self/task/{threading.get_native_id()}/children")
@@ -90,8 +95,11 @@ class _Watch:
         try:
             threading.Thread(target=self._watch, name="start", daemon=True).start()
             yield
-        except KeyboardInterrupt:
-            self._kill()
+        except BaseException as error:
+            if os.getpid() != self._we:  # sh ends its child at an Exception only: it would go on as a second one of us
+                os._exit(255)
+            if isinstance(error, KeyboardInterrupt):
+                self._kill()
             raise
         finally:
             with self._deciding:
@@ -152,21 +160,36 @@ def _interrupted_afterwards() -> Iterator[None]:
             signal.raise_signal(signal.SIGINT)
 
 
-def _let_go(error: Exception, *more: str) -> None:
-    """Close the pipes to a child that could not become the program, and wait for it: sh (1.14 to 2.4) does neither.
+def _let_go(error: Exception) -> bool:
+    """Close the pipes to a child that could not become the program, end it, and wait for it; False if there is none.
 
-    ``more`` names those that are open at some errors only. A sh that names them otherwise goes on leaking them; until
-    none is left, and the service ends to begin anew.
+    sh (1.14 to 2.4) does nothing of that. One that names them otherwise goes on leaking them; until none is left, and
+    the service ends to begin anew.
     """
     for frame, _ in traceback.walk_tb(error.__traceback__):
-        child = frame.f_locals
-        if "session_pipe_read" in child:
-            with suppress(AttributeError, KeyError):
-                ours = [getattr(child["self"], f"_{name}_parent_fd") for name in ("stdin", "stdout", "stderr")]
-                for descriptor in (*ours, child["session_pipe_read"], *(child[name] for name in more)):
-                    if descriptor is not None:  # it was given one of ours
-                        os.close(descriptor)
-                os.waitpid(child["self"].pid, 0)
+        if type(child := frame.f_locals.get("self")).__name__ == "OProc" and frame.f_code.co_name == "__init__":
+            process, names = vars(child), frame.f_locals
+            for descriptor in _left_open(process, names) - {None}:
+                os.close(descriptor)
+            if "pid" in process:
+                with suppress(OSError):  # it has ended, and a thread of sh's has waited for it
+                    (os.killpg if "sid" in names else os.kill)(process["pid"], signal.SIGKILL)
+                    os.waitpid(process["pid"], 0)
+                return True
+    return False
+
+
+def _left_open(process: dict[str, Any], names: Mapping[str, Any]) -> set[Any]:
+    """Return the descriptors that are open, by how far OProc.__init__ has come."""
+    ours = {process.get(f"_{name}_parent_fd") for name in ("stdin", "stdout", "stderr")}
+    if "pid" not in process:
+        pipes = {names.get(f"{name}_pipe_{end}") for name in ("session", "exc") for end in ("read", "write")}
+        return ours | pipes | {process.get(f"_{name}_child_fd") for name in ("stdin", "stdout", "stderr")}
+    if names.get("fork_exc"):
+        return ours | {names.get("session_pipe_read"), names.get("session_pipe_write")}
+    if "sid" not in names:
+        return ours | {names.get("session_pipe_read")}
+    return ours - {process.get("_stdin_parent_fd")} if process.get("_input_thread") else ours  # that closes it
 
 
 COLLECTED: list[bool] = []

@@ -240,3 +240,103 @@ def test_a_start_that_hangs_is_interrupted_by_the_second_one() -> None:
     ended = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
     assert ended.stdout == "1\n2\n"
     assert ended.stderr.splitlines()[-1] == "KeyboardInterrupt"
+
+
+INTERRUPTED_CHILD = """
+import os, signal, sys
+from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.system.programs import Programs
+from repmgr_hooks.system.steps import Program
+
+we = os.getpid()
+
+def interrupt(event, arguments):
+    if event == "fcntl.fcntl" and os.getpid() != we:
+        for _ in range(2):
+            signal.raise_signal(signal.SIGINT)
+
+sys.addaudithook(interrupt)
+try:
+    Programs().run(Program(("true",)), 60)
+except (KeyboardInterrupt, OperationFailed) as error:
+    os.write(1, b"us" if os.getpid() == we else b"the child")
+    os.write(1, f": {error}".encode())
+"""
+
+
+def test_a_child_that_is_interrupted_does_not_go_on_as_a_second_one_of_us() -> None:
+    """A terminal interrupts the child as well, and a drill ended twice, side by side."""
+    words = (sys.executable, "-c", INTERRUPTED_CHILD)
+    ended = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=True)
+    assert ended.stdout == "us: true: cannot be started: its process was killed before it was the program"
+
+
+LACKS = """
+import os, resource, sys, threading
+from pathlib import Path
+from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.system import programs
+from repmgr_hooks.system.steps import Program
+
+at, threads = [0], [0]
+
+def refuse_a_thread(frame, event, argument):
+    if frame.f_code is threading.Thread.start.__code__ and event in ("call", "return"):
+        threads[0] += event == "call"
+        threading.stack_size(2**46 if event == "call" and threads[0] == at[0] else 0)
+
+def refuse_a_process(event, arguments):
+    if event == "os.fork" and at[0] == 10:
+        raise BlockingIOError("no processes")
+
+def seen():
+    return (
+        os.listdir("/proc/self/fd"),
+        Path(f"/proc/self/task/{os.getpid()}/children").read_text(),
+        programs.HEAVY._value,
+    )
+
+def run(lack):
+    at[0], threads[0] = lack, 0
+    try:
+        programs.Programs().run(Program(("sleep", "0.5"), stdin=10**6 * "x", resident=True, heavy=True), 60)
+    except OperationFailed:
+        return False
+    return True
+
+def nothing_is_left():
+    for _ in range(50):  # a thread of sh's closes the program's stdin
+        if seen() == before:
+            return True
+        threading.Event().wait(0.1)
+    return False
+
+sys.addaudithook(refuse_a_process)
+sys.setprofile(refuse_a_thread)
+before = seen()
+for lack in (1, 2, 3, 4, 10):
+    print(lack, run(lack), nothing_is_left())
+limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+free = 0
+while True:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(before[0]) - 1 + free, most))
+    begun = run(0)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most))
+    if begun or free > 50:
+        break
+    if seen() != before:
+        print("with", free, "descriptors:", seen())
+    free += 1
+print(free)
+"""
+
+
+@pytest.mark.slow
+def test_a_start_for_which_something_is_lacking_leaves_nothing_behind() -> None:
+    """Neither descriptors nor a process, which nobody would wait for."""
+    words = (sys.executable, "-c", LACKS)
+    ended = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=True)
+    *lacking, most = ended.stdout.splitlines()
+    assert lacking == [f"{lack} False True" for lack in (1, 2, 3, 4, 10)]
+    assert int(most) >= 10
+    assert ended.stderr == ""
