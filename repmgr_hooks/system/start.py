@@ -43,7 +43,7 @@ def start(program: Program, done: Callable[[], None] | None = None, **ends: Any)
         watch = _Watch()
         running = None
         try:
-            with _interrupted_afterwards(), watch.watching():
+            with _interrupted_afterwards(), COLLECTOR.off(), watch.watching():
                 running = command(
                     *program.argv[1:],
                     **ends,
@@ -192,19 +192,38 @@ def _left_open(process: dict[str, Any], names: Mapping[str, Any]) -> set[Any]:
     return ours - {process.get("_stdin_parent_fd")} if process.get("_input_thread") else ours  # that closes it
 
 
-COLLECTED: list[bool] = []
-"""Whether garbage was collected before the forks that are being made now."""
+class _Collector:
+    """Collects no garbage while a thread of ours is about to fork: its child would, too.
+
+    sh turns the collector off itself, and on again in the midst of another thread's fork; never, if none is forked. One
+    that is off already it leaves alone.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._forking: set[int] = set()
+        self._before = False
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """Until this thread has forked (on), or cannot: a start that hangs does not keep it off."""
+        try:
+            with self._lock:
+                if not self._forking:
+                    self._before = gc.isenabled()
+                    gc.disable()
+                self._forking.add(threading.get_ident())
+            yield
+        finally:
+            self.on()
+
+    def on(self) -> None:
+        with self._lock:
+            if threading.get_ident() in self._forking:
+                self._forking.remove(threading.get_ident())
+                if self._before and not self._forking:
+                    gc.enable()
 
 
-def _collect_nothing() -> None:
-    """sh turns the collector off for a fork, and on again in the midst of another thread's; a child would collect."""
-    COLLECTED.append(gc.isenabled() or any(COLLECTED))
-    gc.disable()
-
-
-def _collect_again() -> None:
-    if COLLECTED.pop():
-        gc.enable()
-
-
-os.register_at_fork(before=_collect_nothing, after_in_parent=_collect_again, after_in_child=gc.disable)
+COLLECTOR = _Collector()
+os.register_at_fork(after_in_parent=COLLECTOR.on)

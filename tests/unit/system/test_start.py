@@ -145,51 +145,51 @@ def test_the_child_that_hangs_is_killed_also_when_the_thread_inherits_another_on
 
 
 COLLECTS = """
-import gc, os, sys, threading
-from repmgr_hooks.system import start
+import gc, os, sys
+from repmgr_hooks.background import together
+from repmgr_hooks.system.programs import Programs
+from repmgr_hooks.system.steps import Program
 
 class Kept:
     def __del__(self):
         if os.getpid() != ours:
-            os.write(1, b"finalized in a child")
-
-ours, enough = os.getpid(), [False]
+            os.write(said, b"finalized in a child")
 
 def make():
     kept = Kept()
     kept.itself = kept
 
-def others():
-    while not enough[0]:
-        gc.disable()
-        gc.enable()
+def collect(event, arguments):
+    if event in ("os.listdir", "os.exec") and os.getpid() != ours:
+        make()
+        [[] for _ in range(1000)]
 
-threading.Thread(target=others).start()
+def run():
+    for _ in range(30):
+        make()
+        Programs().run(Program(("true",)), 60)
+
+ours, said = os.getpid(), os.open(sys.argv[1], os.O_WRONLY)
+sys.addaudithook(collect)
+sys.setswitchinterval(1e-5)
 gc.set_threshold(10)
-for number in range(300):
-    make()
-    child = os.fork()
-    if not child:
-        for _ in range(100):
-            [[] for _ in range(20)]
-        os._exit(0)
-    os.waitpid(child, 0)
-enough[0] = True
-gc.enable()
-start._collect_nothing()
-start._collect_nothing()
-start._collect_again()
-start._collect_again()
+together(*[run] * 8)
+print(gc.isenabled())
+gc.disable()
+run()
 print(gc.isenabled())
 """
 
 
 @pytest.mark.slow
-def test_nothing_is_collected_in_a_child() -> None:
+def test_nothing_is_collected_in_a_child(tmp_path: Path) -> None:
     """What is finalized may wait there for a lock of another thread's; afterwards all is as it was."""
-    words = (sys.executable, "-W", "ignore", "-c", COLLECTS)
+    said = tmp_path / "said"
+    said.touch()
+    words = (sys.executable, "-W", "ignore", "-c", COLLECTS, str(said))
     ended = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=True)
-    assert ended.stdout == "True\n"
+    assert ended.stdout == "True\nFalse\n"
+    assert said.read_text() == ""
 
 
 INTERRUPTED = """
@@ -272,7 +272,7 @@ def test_a_child_that_is_interrupted_does_not_go_on_as_a_second_one_of_us() -> N
 
 
 LACKS = """
-import os, resource, sys, threading
+import gc, os, resource, sys, threading
 from pathlib import Path
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.system import programs
@@ -293,6 +293,7 @@ def seen():
     return (
         os.listdir("/proc/self/fd"),
         Path(f"/proc/self/task/{os.getpid()}/children").read_text(),
+        gc.isenabled(),
         programs.HEAVY._value,
     )
 
@@ -333,7 +334,7 @@ print(free)
 
 @pytest.mark.slow
 def test_a_start_for_which_something_is_lacking_leaves_nothing_behind() -> None:
-    """Neither descriptors nor a process, which nobody would wait for."""
+    """Neither descriptors nor a process, which nobody would wait for; nor a collector that is off from then on."""
     words = (sys.executable, "-c", LACKS)
     ended = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=True)
     *lacking, most = ended.stdout.splitlines()
