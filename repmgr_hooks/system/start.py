@@ -4,7 +4,9 @@ sh forks in a process that has threads, of which Python 3.12 and newer warns: a 
 another thread had, and its parent for the child (OProc.__init__ of sh 1.14 to 2.4 reads a pipe that exec closes). Seen
 twice in some 100,000 starts (Python 3.14: ``status`` hung; the child had made its session already); why is not known.
 So that it is rare: no ``_preexec_fn``, ``_uid`` or ``_cwd`` is used, which call more in the child, and no garbage is
-collected there, where a connection that SQLite closes needs its locks. And so that it does no harm, it has a limit.
+collected there, where a connection that SQLite closes needs its locks. And so that it does no harm, it has a limit; but
+for a child that waits for a disk that hangs (D in ps(1)), and one that the kernel hides from us (hidepid, where root
+became another user; a /proc of another PID namespace): its start lasts as long as that does.
 """
 
 from __future__ import annotations
@@ -59,7 +61,7 @@ def start(program: Program, done: Callable[[], None] | None = None, **ends: Any)
         except sh.ForkException as error:
             _let_go(error)
             raise OperationFailed(
-                f"{program}: cannot be started: {str(error).splitlines()[-1].strip()}",
+                f"{program}: cannot be started: {str(error).strip().splitlines()[-1].strip()}",
                 code="program_failed",
                 hint="check its mode, and the interpreter that its first line names",
             ) from None
