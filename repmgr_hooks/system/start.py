@@ -4,7 +4,9 @@ sh forks in a process that has threads, of which Python 3.12 and newer warns: a 
 another thread had, and its parent for the child (OProc.__init__ of sh 1.14 to 2.4 reads a pipe that exec closes). Seen
 twice in some 100,000 starts (Python 3.14: ``status`` hung; the child had made its session already); why is not known.
 So that it is rare: no ``_preexec_fn``, ``_uid`` or ``_cwd`` is used, which call more in the child, and no garbage is
-collected there, where a connection that SQLite closes needs its locks. And so that it does no harm, it has a limit.
+collected there, where a connection that SQLite closes needs its locks. And so that it does no harm, it has a limit; but
+for a child that waits for a disk that hangs (D in ps(1)), and one that the kernel hides from us (hidepid, where root
+became another user; a /proc of another PID namespace): its start lasts as long as that does.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -42,7 +44,7 @@ def start(program: Program, **ends: Any) -> Any:
     for _ in range(TRIES):
         watch = _Watch()
         try:
-            with _interrupted_afterwards(), watch.watching():
+            with _interrupted_afterwards(), COLLECTOR.off(), watch.watching():
                 running = command(
                     *program.argv[1:],
                     **ends,
@@ -55,18 +57,22 @@ def start(program: Program, **ends: Any) -> Any:
                     _decode_errors="replace",
                 )
         except sh.ForkException as error:
-            _let_go(error, "session_pipe_write")
+            _let_go(error)
             raise OperationFailed(
-                f"{program}: cannot be started: {str(error).splitlines()[-1].strip()}",
+                f"{program}: cannot be started: {(str(error).strip() or 'no reason given').splitlines()[-1].strip()}",
                 code="program_failed",
                 hint="check its mode, and the interpreter that its first line names",
             ) from None
         except (OSError, RuntimeError) as error:  # no descriptors or processes are left, or no threads
+            watch.killed = True
+            _let_go(error)
             raise OperationFailed(f"{program}: cannot be started: {error}", code="program_failed") from None
         except ValueError as error:  # of sh's: a child that has been killed told it no session
-            if not watch.killed:
+            if not _let_go(error):
                 raise
-            _let_go(error)
+            if not watch.killed:
+                what = f"{program}: cannot be started: its process was killed before it was the program"
+                raise OperationFailed(what, code="program_failed", hint="check this host's memory") from None
         if not watch.killed:
             return running
     what = f"{program}: cannot be started: {TRIES} times its process was not the program within {BECOMES_LIMIT:g} s"
@@ -78,6 +84,7 @@ class _Watch:
 
     def __init__(self) -> None:
         self.killed = False
+        self._we = os.getpid()
         self._over = threading.Event()
         self._deciding = threading.Lock()
         self._children = Path(f"/proc/self/task/{threading.get_native_id()}/children")
@@ -85,11 +92,14 @@ class _Watch:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Kill it when the time is up, or when the start is interrupted: nobody would end it."""
-        threading.Thread(target=self._watch, name="start", daemon=True).start()
         try:
+            threading.Thread(target=self._watch, name="start", daemon=True).start()
             yield
-        except KeyboardInterrupt:
-            self._kill()
+        except BaseException as error:
+            if os.getpid() != self._we:  # sh ends its child at an Exception only: it would go on as a second one of us
+                os._exit(255)
+            if isinstance(error, KeyboardInterrupt):
+                self._kill()
             raise
         finally:
             with self._deciding:
@@ -102,15 +112,27 @@ class _Watch:
                     self._kill()
 
     def _kill(self) -> None:
-        """Kill this thread's newest child if it is still what we are: what has become a program has other words.
+        """Kill the child of this thread that has not become a program.
 
-        The kernel names the children of a thread in the order in which they were made (proc_pid_children(5)).
+        Not only the newest: a thread inherits the children of others that end. Once it has been stopped, it runs
+        nothing of a program that it becomes meanwhile: so none is killed, and none is started twice.
         """
-        with suppress(OSError, IndexError):
-            child = self._children.read_text("ascii").split()[-1]
-            if Path(f"/proc/{child}/cmdline").read_bytes() == Path("/proc/self/cmdline").read_bytes():
-                self.killed = True
-                os.kill(int(child), signal.SIGKILL)
+        with suppress(OSError):  # a kernel may have no such list (CONFIG_PROC_CHILDREN)
+            for child in map(int, self._children.read_text("ascii").split()):
+                if _is_forked(child):
+                    os.kill(child, signal.SIGSTOP)
+                    hangs = _is_forked(child)
+                    self.killed |= hangs
+                    os.kill(child, signal.SIGKILL if hangs else signal.SIGCONT)
+
+
+def _is_forked(child: int) -> bool:
+    """Whether a process is there that has not become a program: PF_FORKNOEXEC, the 1 in the column F of ps(1)."""
+    try:
+        state, *_, flags = Path(f"/proc/{child}/stat").read_bytes().rpartition(b")")[2].split()[:7]
+    except (OSError, ValueError):
+        return False  # it has ended
+    return state != b"Z" and bool(int(flags) & 0x40)
 
 
 @contextmanager
@@ -138,36 +160,71 @@ def _interrupted_afterwards() -> Iterator[None]:
             signal.raise_signal(signal.SIGINT)
 
 
-def _let_go(error: Exception, *more: str) -> None:
-    """Close the pipes to a child that could not become the program, and wait for it: sh (1.14 to 2.4) does neither.
+def _let_go(error: Exception) -> bool:
+    """Close the pipes to a child that could not become the program, end it, and wait for it; False if there is none.
 
-    ``more`` names those that are open at some errors only. A sh that names them otherwise goes on leaking them; until
-    none is left, and the service ends to begin anew.
+    sh (1.14 to 2.4) does nothing of that. One that names them otherwise goes on leaking them; until none is left, and
+    the service ends to begin anew.
     """
     for frame, _ in traceback.walk_tb(error.__traceback__):
-        child = frame.f_locals
-        if "session_pipe_read" in child:
-            with suppress(AttributeError, KeyError):
-                ours = [getattr(child["self"], f"_{name}_parent_fd") for name in ("stdin", "stdout", "stderr")]
-                for descriptor in (*ours, child["session_pipe_read"], *(child[name] for name in more)):
-                    if descriptor is not None:  # it was given one of ours
-                        os.close(descriptor)
-                os.waitpid(child["self"].pid, 0)
+        if type(child := frame.f_locals.get("self")).__name__ == "OProc" and frame.f_code.co_name == "__init__":
+            process, names = vars(child), frame.f_locals
+            for descriptor in _left_open(process, names) - {None}:
+                with suppress(OSError):  # another version of sh has closed it
+                    os.close(descriptor)
+            if "pid" in process:
+                with suppress(OSError):  # it has ended, and a thread of sh's has waited for it
+                    (os.killpg if "sid" in names else os.kill)(process["pid"], signal.SIGKILL)
+                    os.waitpid(process["pid"], 0)
+                return True
+    return False
 
 
-COLLECTED: list[bool] = []
-"""Whether garbage was collected before the forks that are being made now."""
+def _left_open(process: dict[str, Any], names: Mapping[str, Any]) -> set[Any]:
+    """Return the descriptors that are open, by how far OProc.__init__ has come."""
+    ours = {process.get(f"_{name}_parent_fd") for name in ("stdin", "stdout", "stderr")}
+    if "pid" not in process:
+        pipes = {names.get(f"{name}_pipe_{end}") for name in ("session", "exc") for end in ("read", "write")}
+        return ours | pipes | {process.get(f"_{name}_child_fd") for name in ("stdin", "stdout", "stderr")}
+    if names.get("fork_exc"):
+        return ours | {names.get("session_pipe_read"), names.get("session_pipe_write")}
+    if "sid" not in names:
+        return ours | {names.get("session_pipe_read")}
+    return ours - {process.get("_stdin_parent_fd")} if process.get("_input_thread") else ours  # that closes it
 
 
-def _collect_nothing() -> None:
-    """sh turns the collector off for a fork, and on again in the midst of another thread's; a child would collect."""
-    COLLECTED.append(gc.isenabled() or any(COLLECTED))
-    gc.disable()
+class _Collector:
+    """Collects no garbage while a thread of ours is about to fork: its child would, too.
+
+    sh turns the collector off itself, and on again in the midst of another thread's fork; never, if none is forked. One
+    that is off already it leaves alone.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._forking: set[int] = set()
+        self._before = False
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """Until this thread has forked (on), or cannot: a start that hangs does not keep it off."""
+        try:
+            with self._lock:
+                if not self._forking:
+                    self._before = gc.isenabled()
+                    gc.disable()
+                self._forking.add(threading.get_ident())
+            yield
+        finally:
+            self.on()
+
+    def on(self) -> None:
+        with self._lock:
+            if threading.get_ident() in self._forking:
+                self._forking.remove(threading.get_ident())
+                if self._before and not self._forking:
+                    gc.enable()
 
 
-def _collect_again() -> None:
-    if COLLECTED.pop():
-        gc.enable()
-
-
-os.register_at_fork(before=_collect_nothing, after_in_parent=_collect_again, after_in_child=gc.disable)
+COLLECTOR = _Collector()
+os.register_at_fork(after_in_parent=COLLECTOR.on)
