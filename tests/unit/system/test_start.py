@@ -131,6 +131,10 @@ try:
 except OperationFailed as error:
     print(error.code)
 thread.join()
+for _ in range(600):  # a thread of sh's waits for the end of what was killed
+    if len(children.read_text().split()) == 1:
+        break
+    end.wait(0.1)
 print(len(children.read_text().split()))
 ends[0]()
 """
