@@ -92,7 +92,7 @@ class Programs:
             except RuntimeError as error:  # there are no threads left
                 self._kill(running.pid)
                 raise OperationFailed(f"{program}: killed: nobody could wait for it: {error}") from None
-        except OperationFailed:
+        except BaseException:
             if program.heavy:
                 HEAVY.release()
             raise

@@ -1,8 +1,8 @@
 """A program is started: forked, seen to have become the program, and, if it hangs before that, forked once more.
 
 sh forks in a process that has threads, of which Python 3.12 and newer warns: a child may wait for ever for a lock that
-another thread had, and its parent for the child (OProc.__init__ of sh 1.14 to 2.4 reads a pipe that exec closes). Seen
-twice in some 100,000 starts (Python 3.14: ``status`` hung; the child had made its session already); why is not known.
+another thread had, and its parent for the child (OProc.__init__ of sh 1.14 to 2.4 reads a pipe that exec closes). That
+was seen (Python 3.14: ``status`` hung; the child had made its session already); why is not known.
 So that it is rare: no ``_preexec_fn``, ``_uid`` or ``_cwd`` is used, which call more in the child, and no garbage is
 collected there, where a connection that SQLite closes needs its locks. And so that it does no harm, it has a limit; but
 for a child that waits for a disk that hangs (D in ps(1)), and one that the kernel hides from us (hidepid, where root
@@ -27,7 +27,7 @@ from repmgr_hooks.errors import NoSuchProgram, OperationFailed
 from repmgr_hooks.system.steps import Program
 
 BECOMES_LIMIT = 5.0
-"""Seconds in which a forked child becomes the program: some 5 ms do, on a busy machine some 100 ms."""
+"""Seconds in which a forked child becomes the program. On a quiet machine true(1) has run to its end after 4 ms."""
 TRIES = 2
 
 
@@ -64,7 +64,6 @@ def start(program: Program, **ends: Any) -> Any:
                 hint="check its mode, and the interpreter that its first line names",
             ) from None
         except (OSError, RuntimeError) as error:  # no descriptors or processes are left, or no threads
-            watch.killed = True
             _let_go(error)
             raise OperationFailed(f"{program}: cannot be started: {error}", code="program_failed") from None
         except ValueError as error:  # of sh's: a child that has been killed told it no session
