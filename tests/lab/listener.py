@@ -4,9 +4,11 @@ Run as ``listener.py ADDRESS PORT NAME``, on its own.
 """
 
 import asyncio
+import resource
 import sys
 
 BACKLOG = 4096
+FILES = 65536
 
 
 async def main(address: str, port: str, name: str) -> None:
@@ -25,4 +27,5 @@ async def main(address: str, port: str, name: str) -> None:
 
 
 if __name__ == "__main__":
+    resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, FILES))
     asyncio.run(main(*sys.argv[1:]))
