@@ -23,6 +23,10 @@ class Output:
         if rest := chunk[room:]:
             self._tail = (self._tail + rest)[-TAIL:]
 
+    def forget(self) -> None:
+        """Keep nothing more: sh's objects hold each other, and with them this, until the garbage collector comes."""
+        self._head, self._tail = bytearray(), bytearray()
+
     @property
     def whole(self) -> bool:
         """True if nothing was left out."""

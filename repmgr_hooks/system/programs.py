@@ -138,7 +138,10 @@ class Programs:
             if too_late:
                 raise ProgramTimeout(program, limit, printable(str(errors).strip())) from None
             code = error.exit_code
-        return _judged(program, code, output, errors)
+        try:
+            return _judged(program, code, output, errors)
+        finally:
+            output.forget()
 
     def stay_logged_in(self, way: tuple[str, ...]) -> None:
         """Have a login open there, if any are kept open."""
