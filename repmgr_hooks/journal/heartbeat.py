@@ -30,12 +30,15 @@ class Progress:
     def __init__(self) -> None:
         self.stood_still = False
         """Whether it has stood still, until somebody takes this back: the whole machine may have."""
-        self._due = clock.monotonic() + ALLOWED
+        self.last = clock.monotonic()
+        """When there was some."""
+        self._due = self.last + ALLOWED
 
     def expect(self, seconds: float = 0.0) -> None:
         """Note progress; the next may take this long."""
         self.stood_still |= self.stands_still()
-        self._due = clock.monotonic() + seconds + ALLOWED
+        self.last = clock.monotonic()
+        self._due = self.last + seconds + ALLOWED
 
     @contextlib.contextmanager
     def waiting(self, what: str, seconds: float) -> Iterator[None]:

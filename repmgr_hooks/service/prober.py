@@ -2,7 +2,7 @@
 
 After every run, and as soon as a primary is missed, it tries all ports at once; while a client cannot write, once a
 second, so that the journal knows when that began and ended; else at the probe's own interval, or, of very many ports,
-in turn and less often.
+in turn and less often. The visits of all clusters together have a rate (``turns.py``): opening ports matters more.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.rows import Observation, ProbeRow
 from repmgr_hooks.log import about
-from repmgr_hooks.service.turns import Pace
+from repmgr_hooks.service.turns import VISITS, Pace
 from repmgr_hooks.system.steps import Host
 
 log = logging.getLogger(__name__)
@@ -146,10 +146,12 @@ class Prober(threading.Thread):
         """Probe until stopped."""
         wait = 0.0 if self._first and self._failed_before() else self._first
         while not self._stopping.is_set():
-            kicked = self._kicked.wait(wait)
+            everywhere = self._everywhere(self._kicked.wait(wait))
+            ports = len(self._managed.opened_ports) if everywhere else self._pace.at_once
+            self._stopping.wait(VISITS.until_free(0 if self.resting else ports, clock.monotonic()))
             self._kicked.clear()
             try:
-                wait = self.probe(kicked) if not self._stopping.is_set() else 0.0
+                wait = self.probe(everywhere) if not self._stopping.is_set() else 0.0
             except Exception:
                 log.exception("%s: a bug in repmgr_hooks; please report it", self.name)
                 wait = NEVER
@@ -170,7 +172,7 @@ class Prober(threading.Thread):
         if self.resting:
             self._results = {}
             return LATER
-        ports = self._managed.opened_ports if everywhere or self.failing() or not self._results else self._in_turn()
+        ports = self._managed.opened_ports if self._everywhere(everywhere) else self._in_turn()
         probes = led_astray(probe(cluster, ports, self._host), self.primary)
         self._host.close_idle()
         now, at, before = self._host.now(), clock.wall(), self._results
@@ -178,6 +180,10 @@ class Prober(threading.Thread):
         with about(cluster=cluster.name):
             self._tell([(found, before.get(found.name)) for found in probes], at)
         return next_in(self._results, self._pace.every, now)
+
+    def _everywhere(self, wanted: bool) -> bool:
+        """True if all ports are to be visited, and not only those whose turn it is."""
+        return wanted or bool(self.failing()) or not self._results
 
     def _in_turn(self) -> Sequence[str]:
         """Return the ports whose turn it is."""

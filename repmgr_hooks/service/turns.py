@@ -6,6 +6,8 @@ What matters most comes first, for all of them. Whatever happens to a cluster wa
 from __future__ import annotations
 
 import logging
+import math
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -28,6 +30,9 @@ CLIENTS_EVERY = 0.25
 MOST_VISITS = 4.0
 """Visits a second, of all clusters, while all is well: each is a login (SCRAM-SHA-256 hashes the password 4096 times),
 3 ms of a processor here, and a process on the node. More than 120 ports, every 30 s, are visited less often."""
+MOST_VISITS_AT_ALL = 40.0
+"""Visits a second, of all clusters, whatever happens. A hundred clusters with ten closed ports each, as after a boot,
+were visited 1,000 times a second, which left no time to open them."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,29 @@ class Pace:
     def every(self) -> float:
         """Seconds from one round of so many ports to the next."""
         return self.period * min(self.at_once / max(self.ports, 1), 1.0)
+
+
+class VisitRate:
+    """Spreads the visits of all clusters of this process in time, while very many ports are tried at once."""
+
+    def __init__(self, most: float = MOST_VISITS_AT_ALL) -> None:
+        self._most = most
+        self._booking = threading.Lock()
+        self._free = -math.inf
+
+    def until_free(self, visits: int, now: float) -> float:
+        """Return the seconds until so many visits have their turn; those that are few wait for nothing.
+
+        >>> rate = VisitRate(40)
+        >>> [round(rate.until_free(10, now=0.0), 2) for _ in range(7)]
+        [0.0, 0.0, 0.0, 0.0, 0.0, 0.25, 0.5]
+        """
+        with self._booking:
+            self._free = max(self._free, now - 1.0) + visits / self._most
+            return max(self._free - visits / self._most - now, 0.0)
+
+
+VISITS = VisitRate()
 
 
 def until_retry(failed: RunRow | None, retry: Backoff) -> float:

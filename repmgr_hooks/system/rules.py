@@ -66,9 +66,9 @@ def _read(backend: Backend, cluster: Cluster, host: Host, helper: bool = False) 
 
 
 class _Last(threading.local):
-    """What was parsed last in this thread, and the result."""
+    """What was parsed last in this thread, and the result. Of a text its hash: a hundred loops would keep as many."""
 
-    parsed: tuple[Backend, str, Cluster] | None = None
+    parsed: tuple[Backend, int, Cluster] | None = None
     ours = OurRules("")
 
 
@@ -77,9 +77,9 @@ LAST = _Last()
 
 def _parsed(backend: Backend, printed: str, cluster: Cluster) -> OurRules:
     """Parse it, unless that was done just now: a look asks for each port, of a table that has all clusters' rules."""
-    last = LAST.parsed
-    if not (last and last[0] is backend and last[1] is printed and last[2] is cluster):
-        LAST.ours, LAST.parsed = backend.parse(printed, cluster), (backend, printed, cluster)
+    last, text = LAST.parsed, hash(printed)
+    if not (last and last[0] is backend and last[1] == text and last[2] is cluster):
+        LAST.ours, LAST.parsed = backend.parse(printed, cluster), (backend, text, cluster)
     return LAST.ours
 
 

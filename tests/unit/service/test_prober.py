@@ -10,12 +10,13 @@ from typing import TypeVar
 
 import pytest
 
-from repmgr_hooks import config
+from repmgr_hooks import clock, config
 from repmgr_hooks.cluster.probe import Probe, ProbeCode
 from repmgr_hooks.engine.dispatcher import handle
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.rows import Observation
 from repmgr_hooks.service.prober import PortResult, Prober, next_in, noted, told
+from repmgr_hooks.service.turns import VisitRate
 from repmgr_hooks.system.visit import Visit
 from tests.fake import FakeHost
 
@@ -149,6 +150,25 @@ def test_of_very_many_ports_each_is_visited_in_its_turn(journal: Journal) -> Non
     assert prober.probe(everywhere=False) == 1.0
     prober.probe(everywhere=False)
     assert host.came[-1] == ["barman", "app"], "while one fails, too"
+
+
+def test_what_visits_a_thousand_closed_ports_waits_for_a_turn(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a boot they were visited 1,000 times a second, which left no time to open them."""
+    rate = VisitRate(40)
+    monkeypatch.setattr("repmgr_hooks.service.prober.VISITS", rate)
+    for _ in range(5):
+        rate.until_free(10_000, clock.monotonic())
+    host = Counted()
+    prober = Prober(MAIN, host, journal)
+    prober.start()
+    prober.kick()
+    prober.join(0.5)
+    assert prober.is_alive() and host.came == []
+    prober.stop()
+    prober.join(30)
+    assert not prober.is_alive() and host.came == [], "who is stopped waits no longer"
 
 
 def test_few_ports_are_visited_every_interval(journal: Journal) -> None:
