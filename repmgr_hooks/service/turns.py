@@ -31,8 +31,8 @@ MOST_VISITS = 4.0
 """Visits a second, of all clusters, while all is well: each is a login (SCRAM-SHA-256 hashes the password 4096 times),
 3 ms of a processor here, and a process on the node. More than 120 ports, every 30 s, are visited less often."""
 MOST_VISITS_AT_ALL = 40.0
-"""Visits a second, of all clusters, whatever happens. A hundred clusters with ten closed ports each, as after a boot,
-were visited 1,000 times a second, which left no time to open them."""
+"""Visits a second, of all clusters, whatever happens. For a hundred clusters with ten closed ports each, as after a
+boot, 1,000 visits a second were due, which left little time to open them."""
 
 
 @dataclass(frozen=True)

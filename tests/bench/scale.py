@@ -1,8 +1,8 @@
 """What many clusters cost one gateway, beside one: quiet looks, memory, ``status``, the start, failovers.
 
 Run as root from the repository: ``.venv/bin/python -m tests.bench.scale [--clusters N] [--ports P] [--seconds S]
-[--only quiet|failovers]``. The clusters share three real nodes, by addresses of their own, and Barman; see ``tick.py``,
-and for failovers ``scale_failovers.py``. Each has ``P`` ports.
+[--only boot|quiet|failovers]``. The clusters share three real nodes, by addresses of their own, and Barman; see
+``tick.py``, ``scale_failovers.py`` and ``scale_boot.py``. Each has ``P`` ports.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import yaml
 from repmgr_hooks import config
 from repmgr_hooks.netfilter import backends, iptables
 from repmgr_hooks.service.turns import turns_of
+from tests.bench.scale_boot import boot
 from tests.bench.scale_failovers import Failovers, fail_over, start_quiet_cluster
 from tests.bench.tick import CONFIG, SETTLED, give_addresses, many
 from tests.bench.worker import memory, processor_time
@@ -68,15 +69,18 @@ def main() -> None:
     parser.add_argument("--clusters", type=int, default=100)
     parser.add_argument("--ports", type=int, default=10, help="of each cluster, Barman's among them")
     parser.add_argument("--seconds", type=float, default=120.0)
-    parser.add_argument("--only", choices=["quiet", "failovers"])
+    parser.add_argument("--only", choices=["quiet", "failovers", "boot"])
     arguments = parser.parse_args()
     contain([sys.executable, "-m", "tests.bench.scale", *sys.argv[1:]])
-    if arguments.only != "failovers":
+    if arguments.only in (None, "boot"):
+        with laboratory(arguments.clusters, arguments.ports) as (lab, settings):
+            boot(lab, settings, CONFIG)
+    if arguments.only in (None, "quiet"):
         with laboratory(arguments.clusters, arguments.ports) as (lab, settings):
             alone = {**settings, "clusters": {"main": settings["clusters"]["main"]}}
             found = [measured(lab, chosen, arguments.seconds) for chosen in (alone, settings)]
             say(table(found, arguments.ports, arguments.seconds))
-    if arguments.only != "quiet":
+    if arguments.only in (None, "failovers"):
         failovers = []
         for clusters, moving in ((1, 1), (arguments.clusters, 1), (arguments.clusters, MOVING)):
             with laboratory(clusters, arguments.ports, moving) as (lab, settings):

@@ -67,16 +67,17 @@ def start(host: Host) -> None:
     host.run(*words, user="postgres", limit=150)
 
 
-def resting(cluster: dict[str, Any]) -> dict[str, Any]:
-    """Return a cluster as one of the second PostgreSQL: its ports are opened, and nothing else is done."""
+def with_ports_only(cluster: dict[str, Any]) -> dict[str, Any]:
+    """Return a cluster whose ports are opened, and nothing else is done."""
     route = cluster["routes"][0]
     opened = [action for action in route["do"] if "firewall" in action]
     without = {key: value for key, value in cluster.items() if key != "barman"}
-    return {
-        **without,
-        "postgres": {**cluster["postgres"], "port": QUIET_PORT},
-        "routes": [{**route, "do": opened}],
-    }
+    return {**without, "routes": [{**route, "do": opened}]}
+
+
+def resting(cluster: dict[str, Any]) -> dict[str, Any]:
+    """Return a cluster as one of the second PostgreSQL, of which only the ports are opened."""
+    return {**with_ports_only(cluster), "postgres": {**cluster["postgres"], "port": QUIET_PORT}}
 
 
 def with_server(lab: Lab, cluster: dict[str, Any], number: int) -> dict[str, Any]:

@@ -155,7 +155,7 @@ def test_of_very_many_ports_each_is_visited_in_its_turn(journal: Journal) -> Non
 def test_what_visits_a_thousand_closed_ports_waits_for_a_turn(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a boot they were visited 1,000 times a second, which left no time to open them."""
+    """After a boot 1,000 visits a second were due, which left little time to open them."""
     rate = VisitRate(40)
     monkeypatch.setattr("repmgr_hooks.service.prober.VISITS", rate)
     for _ in range(5):
