@@ -257,7 +257,7 @@ class ClusterController:
         notified = self._notified_by(failed) if failed else set()
         what = summary_of([item.event for item in covered]) if covered else f"{cause}, without an event"
         log.info("%s: %s", self.name, what)
-        self.progress.expect(LONGEST + LOCK_WAIT)
+        self.progress.expect(LONGEST)
         self.looked, lock = None, self._config.state_dir / lock_name(self.name)
         with RUNS.turn(cause == "event", self.stopping, self.progress), exclusive(lock, LOCK_WAIT):
             self._remind()

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 from repmgr_hooks import clock
 from repmgr_hooks.journal.heartbeat import Progress
+from repmgr_hooks.lock import LOCK_WAIT
 
 AT_ONCE = 4
 LEASE = 1.5
@@ -60,7 +61,7 @@ class RunTurns:
                     self._changed.wait(min([end, now + POLL, *until]) - now)
             finally:
                 self._waiting.remove(mine)
-            progress.expect()
+            progress.expect(LOCK_WAIT)
             self._holding[mine[1]] = clock.monotonic() + MOST, progress
             self._changed.notify_all()
             return mine[1]
