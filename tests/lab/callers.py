@@ -13,7 +13,6 @@ import time
 
 PATIENCE = 100.0
 PAUSE = {"hold": 0.02, "hurry": 0.005}
-FILES = 65536
 
 
 async def call(number: int, address: str, port: int, manner: str) -> None:
@@ -45,5 +44,5 @@ async def main(address: str, port: str, count: str, manner: str) -> None:
 
 
 if __name__ == "__main__":
-    resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, FILES))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (8192, 8192))
     asyncio.run(main(*sys.argv[1:]))

@@ -4,11 +4,9 @@ Run as ``listener.py ADDRESS PORT NAME``, on its own.
 """
 
 import asyncio
-import resource
 import sys
 
 BACKLOG = 4096
-FILES = 65536
 
 
 async def main(address: str, port: str, name: str) -> None:
@@ -27,5 +25,4 @@ async def main(address: str, port: str, name: str) -> None:
 
 
 if __name__ == "__main__":
-    resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, FILES))
     asyncio.run(main(*sys.argv[1:]))
