@@ -98,6 +98,11 @@ class Due(NamedTuple):
     last: RunRow | None = None
     known: LastKnownPrimary | None = None
 
+    @property
+    def interrupts(self) -> bool:
+        """True if a run that waits for its turn has been overtaken: there is a pause, or an event."""
+        return self.pause is not None or bool(self.waiting)
+
 
 class Observation(NamedTuple):
     """What the worker saw, when that was something else than in the look before (``before``; None: its first)."""

@@ -30,7 +30,7 @@ from repmgr_hooks.service.guard import SwitchoverGuard
 from repmgr_hooks.service.monitor import Monitor
 from repmgr_hooks.service.prober import NoProber, Prober
 from repmgr_hooks.service.recorder import JournalRecorder, end_run, ended, failed_by, saw, summary_of
-from repmgr_hooks.service.run_turns import LONGEST, RUNS
+from repmgr_hooks.service.run_turns import RUNS
 from repmgr_hooks.service.seen import Shown
 from repmgr_hooks.service.turns import REST, until_retry
 from repmgr_hooks.service.wal_verifier import WalVerifier
@@ -257,9 +257,9 @@ class ClusterController:
         notified = self._notified_by(failed) if failed else set()
         what = summary_of([item.event for item in covered]) if covered else f"{cause}, without an event"
         log.info("%s: %s", self.name, what)
-        self.progress.expect(LONGEST)
         self.looked, lock = None, self._config.state_dir / lock_name(self.name)
-        with RUNS.turn(cause == "event", self.stopping, self.progress), exclusive(lock, LOCK_WAIT):
+        urgent, stops = bool(covered) or self._monitor.sees_another(self._last_known), self.stopping.is_set
+        with RUNS.turn(urgent, lambda: stops() or self._due().interrupts, self.progress), exclusive(lock, LOCK_WAIT):
             self._remind()
             started, run = clock.wall(), self._begin(cause, attempt, covered)
             shows = (self._shown.waiting, self.stopping.is_set, self._shown.show)

@@ -92,6 +92,11 @@ class Monitor:
         since = self._unknown_since
         return setting.close if setting and since is not None and self._host.now() - since >= setting.after else ()
 
+    def sees_another(self, last_known: LastKnownPrimary) -> bool:
+        """True if the last look has seen another primary than the one that is remembered, or none."""
+        seen = self.decision.primary if self.decision else None
+        return last_known.primary is not None and seen != last_known.primary
+
     def look_now(self, hurry: bool = False) -> None:
         """Look next: an event has come; ``hurry`` if it may be the first sign that the primary is gone."""
         self._next = self._host.now()

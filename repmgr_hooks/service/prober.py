@@ -146,12 +146,13 @@ class Prober(threading.Thread):
         """Probe until stopped."""
         wait = 0.0 if self._first and self._failed_before() else self._first
         while not self._stopping.is_set():
-            everywhere = self._everywhere(self._kicked.wait(wait))
-            ports = len(self._managed.opened_ports) if everywhere else self._pace.at_once
-            self._stopping.wait(VISITS.until_free(0 if self.resting else ports, clock.monotonic()))
+            kicked = self._kicked.wait(wait) or self.resting
+            turn = VISITS.until_free(self._visits(kicked), clock.monotonic())
+            if not kicked:  # what happens meanwhile is looked at at once
+                kicked = self._kicked.wait(turn)
             self._kicked.clear()
             try:
-                wait = self.probe(everywhere) if not self._stopping.is_set() else 0.0
+                wait = self.probe(kicked) if not self._stopping.is_set() else 0.0
             except Exception:
                 log.exception("%s: a bug in repmgr_hooks; please report it", self.name)
                 wait = NEVER
@@ -184,6 +185,11 @@ class Prober(threading.Thread):
     def _everywhere(self, wanted: bool) -> bool:
         """True if all ports are to be visited, and not only those whose turn it is."""
         return wanted or bool(self.failing()) or not self._results
+
+    def _visits(self, kicked: bool) -> int:
+        """Return how many visits the next probe takes."""
+        ports = len(self._managed.opened_ports) if self._everywhere(kicked) else self._pace.at_once
+        return 0 if self.resting else ports * (2 if self._managed.cluster.client.shell else 1)
 
     def _in_turn(self) -> Sequence[str]:
         """Return the ports whose turn it is."""

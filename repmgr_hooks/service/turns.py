@@ -31,8 +31,10 @@ MOST_VISITS = 4.0
 """Visits a second, of all clusters, while all is well: each is a login (SCRAM-SHA-256 hashes the password 4096 times),
 3 ms of a processor here, and a process on the node. More than 120 ports, every 30 s, are visited less often."""
 MOST_VISITS_AT_ALL = 40.0
-"""Visits a second, of all clusters, whatever happens. For a hundred clusters with ten closed ports each, as after a
-boot, 1,000 visits a second were due, which left little time to open them."""
+"""Visits a second, of all clusters, but for what has just happened to one. For a hundred clusters with ten closed ports
+each, as after a boot, 1,000 visits a second were due, which left little time to open them."""
+LONGEST_BACKLOG = 30.0
+"""Seconds that visits wait at most: some were booked by clusters that are no longer looked after."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +107,9 @@ class VisitRate:
         [0.0, 0.0, 0.0, 0.0, 0.0, 0.25, 0.5]
         """
         with self._booking:
-            self._free = max(self._free, now - 1.0) + visits / self._most
-            return max(self._free - visits / self._most - now, 0.0)
+            begin = min(max(self._free, now - 1.0), now + LONGEST_BACKLOG)
+            self._free = begin + visits / self._most
+            return max(begin - now, 0.0)
 
 
 VISITS = VisitRate()

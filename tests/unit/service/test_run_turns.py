@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
 from repmgr_hooks import clock
+from repmgr_hooks.config import Config
+from repmgr_hooks.engine.dispatcher import handle
+from repmgr_hooks.errors import Stopped
+from repmgr_hooks.event import Event
 from repmgr_hooks.journal.heartbeat import Progress
+from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.service import run_turns
+from repmgr_hooks.service.controller import ClusterController
 from repmgr_hooks.service.run_turns import RunTurns
+from tests.fake import FakeHost, NatTable
 
 SOON = 30.0
 LONG = 600.0
@@ -27,7 +34,7 @@ class Run(threading.Thread):
         self.begins, self.ends = threading.Event(), threading.Event()
 
     def run(self) -> None:
-        with self.turns.turn(self.urgent, self.stopping, self.progress):
+        with suppress(Stopped), self.turns.turn(self.urgent, self.stopping.is_set, self.progress):
             self.all_begun.append(self.name)
             self.begins.set()
             self.ends.wait(SOON)
@@ -66,12 +73,12 @@ def test_so_many_are_made_at_once_and_who_waited_longest_is_next() -> None:
         assert run["c"].begins.wait(SOON) and waits(run["d"])
 
 
-def test_a_run_for_an_event_comes_before_those_that_have_waited_longer() -> None:
-    with runs(RunTurns(1, LONG), "a", "b", "c", "EVENT") as run:
+def test_a_run_that_is_urgent_waits_for_none() -> None:
+    with runs(RunTurns(1, LONG), "a", "b", "EVENT", "OTHER") as run:
+        assert run["EVENT"].begins.wait(SOON) and run["OTHER"].begins.wait(SOON)
+        assert waits(run["b"]), "and behind these, too"
         run["a"].ends.set()
-        assert run["EVENT"].begins.wait(SOON) and waits(run["b"])
-        run["EVENT"].ends.set()
-        assert run["b"].begins.wait(SOON) and waits(run["c"])
+        assert waits(run["b"])
 
 
 def test_one_that_gets_nowhere_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,12 +100,19 @@ def test_one_that_gets_on_keeps_its_turn(monkeypatch: pytest.MonkeyPatch) -> Non
         assert run["b"].begins.wait(SOON), "but not for ever"
 
 
-def test_who_is_stopped_or_has_waited_for_long_waits_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_gives_way_makes_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_turns, "MOST", LONG)
-    with runs(RunTurns(1, LONG), "a", "b") as run:
+    with runs(RunTurns(1, LONG), "a", "b", "c") as run:
         assert waits(run["b"])
         run["b"].stopping.set()
-        assert run["b"].begins.wait(SOON)
+        run["b"].join(SOON)
+        assert not run["b"].is_alive() and run["a"].all_begun == ["a"]
+        run["a"].ends.set()
+        assert run["c"].begins.wait(SOON)
+
+
+def test_who_has_waited_for_long_waits_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_turns, "MOST", LONG)
     monkeypatch.setattr(run_turns, "LONGEST", 0.3)
     with runs(RunTurns(1, LONG), "a", "b") as run:
         assert run["b"].begins.wait(SOON)
@@ -106,7 +120,62 @@ def test_who_is_stopped_or_has_waited_for_long_waits_no_more(monkeypatch: pytest
 
 def test_a_turn_is_given_back_whatever_is_raised() -> None:
     turns = RunTurns(1, LONG)
-    with pytest.raises(ValueError), turns.turn(False, threading.Event(), Progress()):
+    with pytest.raises(ValueError), turns.turn(False, bool, Progress()):
         raise ValueError
     with runs(turns, "a") as run:
         assert run["a"].begins.wait(SOON)
+
+
+def test_one_that_gets_on_again_counts_again() -> None:
+    """Or a hundred slow runs would all be under way after a while."""
+    with runs(RunTurns(1, 0.3), "a", "b") as run:
+        assert run["b"].begins.wait(SOON)
+        run["a"].progress.last = run["b"].progress.last = clock.monotonic() + LONG
+        run["b"].ends.set()
+        with runs(run["a"].turns, "c") as more:
+            assert waits(more["c"]) and waits(more["c"])
+
+
+@pytest.fixture
+def no_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody's turn comes."""
+    monkeypatch.setattr("repmgr_hooks.service.controller.RUNS", RunTurns(0, LONG))
+
+
+def changed(host: FakeHost) -> bool:
+    return any(program.argv[0] == "iptables-restore" for program in host.ran)
+
+
+def waiting_drift(loaded: Config, journal: Journal, host: FakeHost) -> tuple[ClusterController, threading.Thread]:
+    """Whose ports have lost their rules, and which waits for the turn of its run."""
+    main = loaded.clusters["main"]
+    assert handle(main, host, []).ok
+    host.nat = NatTable()
+    host.ran.clear()
+    queue = ClusterController(main, journal, host, loaded)
+    working = threading.Thread(target=queue.work, daemon=True)
+    working.start()
+    working.join(1.0)
+    assert working.is_alive() and not changed(host), "it waits"
+    return queue, working
+
+
+def test_an_event_does_not_wait_behind_its_own_clusters_drift(loaded: Config, journal: Journal, no_turns: None) -> None:
+    host = FakeHost()
+    queue, working = waiting_drift(loaded, journal, host)
+    host.fail_over()
+    journal.add_event("main", Event(2, "standby_promote"), 1.0)
+    working.join(SOON)
+    assert not working.is_alive() and not changed(host)
+    queue.work()  # as its loop does at once
+    assert host.leads_to(host.app_port) == "10.0.0.12:5432"
+
+
+def test_a_pause_counts_for_a_run_that_waits(loaded: Config, journal: Journal, no_turns: None) -> None:
+    host = FakeHost()
+    queue, working = waiting_drift(loaded, journal, host)
+    journal.pause("main", None, "")
+    working.join(SOON)
+    assert not working.is_alive() and not changed(host)
+    journal.resume("main")
+    queue.stopping.set()
