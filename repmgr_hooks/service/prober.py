@@ -146,7 +146,7 @@ class Prober(threading.Thread):
         """Probe until stopped."""
         wait = 0.0 if self._first and self._failed_before() else self._first
         while not self._stopping.is_set():
-            kicked = self._kicked.wait(wait) or self.resting
+            kicked = self._kicked.wait(wait)
             turn = VISITS.until_free(self._visits(kicked), clock.monotonic())
             if not kicked:  # what happens meanwhile is looked at at once
                 kicked = self._kicked.wait(turn)

@@ -61,11 +61,11 @@ class RunTurns:
                 self._holding.pop(mine, None)
                 self._changed.notify_all()
 
-    def _takes(self, mine: int, progress: Progress, at_once: bool) -> bool:
+    def _takes(self, mine: int, progress: Progress, in_any_case: bool) -> bool:
         """Return whether it is its turn; if not, after a while."""
         with self._changed:
             until = self._until(now := clock.monotonic())
-            if at_once or (mine == self._waiting[0] and len(until) < self._at_once):
+            if in_any_case or (mine == self._waiting[0] and len(until) < self._at_once):
                 self._waiting.remove(mine)
                 progress.expect(LOCK_WAIT)
                 self._holding[mine] = now + MOST, progress

@@ -100,12 +100,14 @@ class VisitRate:
         self._free = -math.inf
 
     def until_free(self, visits: int, now: float) -> float:
-        """Return the seconds until so many visits have their turn; those that are few wait for nothing.
+        """Return the seconds until so many visits have their turn; few, or none, wait for nothing.
 
         >>> rate = VisitRate(40)
         >>> [round(rate.until_free(10, now=0.0), 2) for _ in range(7)]
         [0.0, 0.0, 0.0, 0.0, 0.0, 0.25, 0.5]
         """
+        if not visits:
+            return 0.0
         with self._booking:
             begin = min(max(self._free, now - 1.0), now + LONGEST_BACKLOG)
             self._free = begin + visits / self._most

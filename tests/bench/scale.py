@@ -1,4 +1,4 @@
-"""What many clusters cost one gateway, beside one: quiet looks, memory, ``status``, the start, failovers.
+"""What many clusters cost one gateway, beside one: quiet looks, memory, ``status``, the start, failovers, a boot.
 
 Run as root from the repository: ``.venv/bin/python -m tests.bench.scale [--clusters N] [--ports P] [--seconds S]
 [--only boot|quiet|failovers]``. The clusters share three real nodes, by addresses of their own, and Barman; see

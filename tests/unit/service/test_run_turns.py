@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 import pytest
 
@@ -18,7 +19,9 @@ from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.service import run_turns
 from repmgr_hooks.service.controller import ClusterController
 from repmgr_hooks.service.run_turns import RunTurns
-from tests.fake import FakeHost, NatTable
+from repmgr_hooks.settings.backoff import Backoff
+from tests.fake import FakeHost, NatTable, Wall
+from tests.unit.service.test_controller import NODE_2, PROMOTED, add, all_is_well, in_ruins, later
 
 SOON = 30.0
 LONG = 600.0
@@ -137,45 +140,94 @@ def test_one_that_gets_on_again_counts_again() -> None:
 
 
 @pytest.fixture
-def no_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_turns(monkeypatch: pytest.MonkeyPatch) -> RunTurns:
     """Nobody's turn comes."""
-    monkeypatch.setattr("repmgr_hooks.service.controller.RUNS", RunTurns(0, LONG))
+    turns = RunTurns(0, LONG)
+    monkeypatch.setattr("repmgr_hooks.service.controller.RUNS", turns)
+    return turns
+
+
+def in_thread(queue: ClusterController) -> threading.Thread:
+    working = threading.Thread(target=queue.work, daemon=True)
+    working.start()
+    return working
 
 
 def changed(host: FakeHost) -> bool:
     return any(program.argv[0] == "iptables-restore" for program in host.ran)
 
 
-def waiting_drift(loaded: Config, journal: Journal, host: FakeHost) -> tuple[ClusterController, threading.Thread]:
+def waiting_drift(
+    loaded: Config, journal: Journal, host: FakeHost, turns: RunTurns
+) -> tuple[ClusterController, threading.Thread]:
     """Whose ports have lost their rules, and which waits for the turn of its run."""
     main = loaded.clusters["main"]
     assert handle(main, host, []).ok
     host.nat = NatTable()
     host.ran.clear()
     queue = ClusterController(main, journal, host, loaded)
-    working = threading.Thread(target=queue.work, daemon=True)
-    working.start()
-    working.join(1.0)
+    working = in_thread(queue)
+    while not turns._waiting and working.is_alive():
+        working.join(0.01)
     assert working.is_alive() and not changed(host), "it waits"
     return queue, working
 
 
-def test_an_event_does_not_wait_behind_its_own_clusters_drift(loaded: Config, journal: Journal, no_turns: None) -> None:
+def test_an_event_does_not_wait_behind_its_own_clusters_drift(
+    loaded: Config, journal: Journal, no_turns: RunTurns
+) -> None:
     host = FakeHost()
-    queue, working = waiting_drift(loaded, journal, host)
+    queue, working = waiting_drift(loaded, journal, host, no_turns)
     host.fail_over()
     journal.add_event("main", Event(2, "standby_promote"), 1.0)
     working.join(SOON)
     assert not working.is_alive() and not changed(host)
     queue.work()  # as its loop does at once
-    assert host.leads_to(host.app_port) == "10.0.0.12:5432"
+    assert host.leads_to(host.app_port) == NODE_2
 
 
-def test_a_pause_counts_for_a_run_that_waits(loaded: Config, journal: Journal, no_turns: None) -> None:
+def test_a_pause_counts_for_a_run_that_waits(loaded: Config, journal: Journal, no_turns: RunTurns) -> None:
     host = FakeHost()
-    queue, working = waiting_drift(loaded, journal, host)
+    _, working = waiting_drift(loaded, journal, host, no_turns)
     journal.pause("main", None, "")
     working.join(SOON)
     assert not working.is_alive() and not changed(host)
-    journal.resume("main")
+
+
+def test_a_stop_ends_a_run_that_waits(loaded: Config, journal: Journal, no_turns: RunTurns) -> None:
+    host = FakeHost()
+    queue, working = waiting_drift(loaded, journal, host, no_turns)
     queue.stopping.set()
+    working.join(SOON)
+    assert not working.is_alive() and not changed(host) and journal.runs(9) == []
+
+
+def test_another_primary_that_a_look_has_found_waits_for_no_turn(
+    loaded: Config, journal: Journal, no_turns: RunTurns
+) -> None:
+    """Its event may be lost."""
+    host, main = FakeHost(), loaded.clusters["main"]
+    assert handle(main, host, []).ok
+    queue = ClusterController(main, journal, host, loaded)
+    queue.work()
+    host.fail_over()
+    host.sleep(loaded.service.monitor_interval)
+    working = in_thread(queue)
+    working.join(SOON)
+    assert not working.is_alive() and host.leads_to(host.app_port) == NODE_2
+
+
+def test_a_retry_of_an_event_waits_for_no_turn(
+    loaded: Config, journal: Journal, no_turns: RunTurns, wall: Wall
+) -> None:
+    host = in_ruins()
+    add(journal, PROMOTED)
+    retry = replace(loaded.service, retry=Backoff(5, 300, 3), monitor_interval=0)
+    queue = ClusterController(loaded.clusters["main"], journal, host, replace(loaded, service=retry))
+    queue.work()
+    host.barman.health = "good"
+    later(wall, host, 5)
+    working = in_thread(queue)
+    working.join(SOON)
+    assert not working.is_alive() and all_is_well(host)
+    assert [run.cause for run in journal.runs(9)] == ["event", "retry"]
