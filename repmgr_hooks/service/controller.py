@@ -18,7 +18,7 @@ from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.engine.run import RunObserver, RunResult
 from repmgr_hooks.errors import LockTimeout, OperationFailed, Stopped
 from repmgr_hooks.event import Event, RoleClaim
-from repmgr_hooks.journal.heartbeat import Progress, write_heartbeat
+from repmgr_hooks.journal.heartbeat import Progress
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.last_seen import Publisher
 from repmgr_hooks.journal.maintenance import Pause
@@ -73,7 +73,7 @@ class ClusterController:
         self._guard = SwitchoverGuard(managed.cluster, journal, self._monitor, host)
         self._alerts = AlertEvaluator(managed, host, loaded.service.retry.max_attempts, listener)
         self._prober, self._verifier = prober, WalVerifier(managed, journal, host, loaded)
-        self._shown = Shown(managed, self._tick, self.progress, publisher, self._monitor.absence)
+        self._shown = Shown(managed, self._tick, self.progress, publisher, self._monitor.absence, loaded.state_dir)
         self.looked: PrimaryDecision | None = None
         """What the last look has decided, if it found nothing for a run to do."""
         self._owes_look = False
@@ -161,8 +161,8 @@ class ClusterController:
         if self._monitor.due_in() > 0:
             return False
         self._remind(known)
-        drift = self._shown.look(self._monitor, self._last_known, self._host)
-        write_heartbeat(self._config.state_dir, self.name)
+        if (drift := self._shown.look(self._monitor, self._last_known, self._host)) is None:
+            return False
         if news := self._monitor.news:
             self._prober.heard(news, as_remembered(drift.decision, self._last_known))
             saw(self._journal, self.name, news)

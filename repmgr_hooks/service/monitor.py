@@ -35,6 +35,9 @@ AHEAD_EVERY = 15.0
 MANY = 8
 """More clusters are not looked at so often for whether a failover could happen, while it could: that is two more
 questions, and all repmgr.conf. Of so few that is asked at each look."""
+REST_FOR = 20.0
+"""So many seconds after a look that found all to be well are the nodes alone looked at, while runs for other clusters
+are under way: each change of a rule would have all rules read again for each cluster, which holds those runs up."""
 HELD_FOR = 10.0
 """So long is something to stand against a failover before it is told: a switchover pauses repmgrd, and starts nodes."""
 
@@ -49,7 +52,10 @@ class Monitor:
         self.stirred = threading.Event()
         """Set when something has happened that a look may see: a restart is over before the next one is due."""
         self._next = self._soonest = host.now()
-        self._hurry_until = 0.0
+        self._full, self._hurry_until = -REST_FOR, 0.0
+        """When everything was looked at last, and until when the looks come fast."""
+        self._called = False
+        """Whether something asks for the next look."""
         self._said: list[Problem] = []
         self._looked: float | None = None
         self.fingerprints: dict[str, object] = {}
@@ -97,15 +103,30 @@ class Monitor:
         seen = self.decision.primary if self.decision else None
         return last_known.primary is not None and seen != last_known.primary
 
+    def can_rest(self) -> bool:
+        """True if all was well in a look that is not long ago, and nothing has happened since: the nodes will do.
+
+        One of several gateways looks each time: the others count on hearing from it (``gateways.ALIVE_FOR``).
+        """
+        now, seen = self._host.now(), self.decision
+        well = seen is not None and seen.primary is not None and not (self._pending or self._against)
+        called = self.stirred.is_set() or self._called or now < self._hurry_until
+        return well and not called and not self._managed.cluster.gateway.hosts and now < self._full + REST_FOR
+
+    def rest(self) -> None:
+        """The nodes alone were looked at; plan the next look."""
+        self._next = self._host.now() + self._monitor_interval
+
     def look_now(self, hurry: bool = False) -> None:
         """Look next: an event has come; ``hurry`` if it may be the first sign that the primary is gone."""
-        self._next = self._host.now()
+        self._next, self._called = self._host.now(), True
         if hurry:
             self._hurry_until = self._next + HURRY_FOR
 
     def look(self, last_known: LastKnownPrimary, show: Callable[[PrimaryDecision], None]) -> Drift:
         """Look now, and plan the next look; ``show`` is given what the nodes say, as soon as that is known."""
         self.stirred.clear()
+        self._called, self._full = False, self._host.now()
         taken_over = self._gateways.takes_over()
         seen = find_drift(self._managed, self._host, last_known, self.fingerprints, self.closed, show)
         others = self._gateways.look(seen.decision)

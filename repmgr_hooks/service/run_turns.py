@@ -61,6 +61,12 @@ class RunTurns:
                 self._holding.pop(mine, None)
                 self._changed.notify_all()
 
+    @property
+    def are_taken(self) -> bool:
+        """Whether runs are getting on, or wait for their turn."""
+        with self._changed:
+            return bool(self._waiting or self._until(clock.monotonic()))
+
     def _takes(self, mine: int, progress: Progress, in_any_case: bool) -> bool:
         """Return whether it is its turn; if not, after a while."""
         with self._changed:

@@ -25,12 +25,13 @@ from repmgr_hooks.engine.last_look import LookFile, Visits
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed, Problem
 from repmgr_hooks.former_primary import record
-from repmgr_hooks.journal.heartbeat import Progress, forget_heartbeats
+from repmgr_hooks.journal.heartbeat import Progress, forget_heartbeats, write_heartbeat
 from repmgr_hooks.journal.last_seen import SYNCHRONOUS, LastSeen, NodeSeen, PrimaryPosition, Publisher, forget_others
 from repmgr_hooks.netfilter.backends import leads_to, spread_over
 from repmgr_hooks.service.absence import Absence
 from repmgr_hooks.service.monitor import Monitor
 from repmgr_hooks.service.prober import NoProber, Prober
+from repmgr_hooks.service.run_turns import RUNS
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system import rules
 from repmgr_hooks.system.steps import Host
@@ -55,6 +56,7 @@ class Shown:
         progress: Progress,
         publisher: Publisher | None,
         absence: Absence,
+        state_dir: Path,
     ) -> None:
         self._managed, self._cluster = managed, managed.cluster
         self._interval, self._progress = interval, progress
@@ -63,7 +65,7 @@ class Shown:
         self._last: PrimaryPosition | None = None
         self._pending: tuple[Problem, ...] = ()
         self._around = Surroundings(managed.cluster)
-        self.absence = absence
+        self.absence, self._state_dir = absence, state_dir
 
     def show(self, decision: PrimaryDecision, paused: bool = False) -> None:
         """Show what the nodes have just said."""
@@ -74,9 +76,15 @@ class Shown:
             found = (*of_nodes(decision, self._managed), *self._around.found)
             self._publisher.publish(replace(seen, last_primary=self._last, numbers=found))
 
-    def look(self, monitor: Monitor, last_known: LastKnownPrimary, host: Host) -> Drift:
-        """Look, and show what is seen. What is for ``/metrics`` alone is looked at when a run has nothing new to do."""
-        drift = monitor.look(last_known, self.show)
+    def look(self, monitor: Monitor, last_known: LastKnownPrimary, host: Host) -> Drift | None:
+        """Look, and show what is seen; None if the nodes alone were looked at, for there are runs for other clusters.
+
+        What is for ``/metrics`` alone is looked at when a run has nothing new to do.
+        """
+        drift = None if self._nodes_will_do(monitor, last_known, host) else monitor.look(last_known, self.show)
+        write_heartbeat(self._state_dir, self._cluster.name)
+        if drift is None:
+            return None
         if self._publisher and (drift.pending in ((), self._pending) or self._around.put_off(host)):
             self._look_around(drift.decision, host)
         self._pending = drift.pending
@@ -100,6 +108,13 @@ class Shown:
         except OperationFailed:
             return False
         return all(leads[port] == decision.primary for port in opened if port in leads)
+
+    def _nodes_will_do(self, monitor: Monitor, last_known: LastKnownPrimary, host: Host) -> bool:
+        """While there are runs for other clusters, look at the nodes alone of one that was well; True if they are."""
+        if not (RUNS.are_taken and monitor.can_rest() and as_remembered(self.glance(last_known, host), last_known)):
+            return False
+        monitor.rest()
+        return True
 
     def keep(self, drift: Drift, monitor: Monitor, prober: Prober | NoProber) -> None:
         """Keep a look that found nothing wrong, while clients find nothing wrong either."""

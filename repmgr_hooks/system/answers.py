@@ -6,7 +6,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from repmgr_hooks import clock
@@ -20,6 +20,8 @@ Barman's would leave neither time nor memory for a look at the nodes."""
 MOST_RECENT = 1000
 """So many answers that looks share are kept, the last ones: Barman's sums are asked for with 13 kB of Python, and with
 other words as soon as it has another file."""
+TOGETHER = 0.5
+"""Seconds for which whoever asks for the rules waits for what another has just asked: 0.03 s of a processor."""
 BUSY = "busy"
 """The code of a program that was refused, for others of its kind run."""
 
@@ -31,7 +33,7 @@ class Answers:
         self._generation = generation
         self._constants: dict[Given, Future[str]] = {}
         self._asking = threading.Lock()
-        self._rules: dict[Given, tuple[int, str]] = {}
+        self._rules: dict[Given, tuple[int, Future[str]]] = {}
         self._recent: dict[Given, _Recent] = {}
 
     def constant(self, program: Program, limit: float, ask: Callable[[float], str]) -> str:
@@ -70,18 +72,35 @@ class Answers:
             answer.set_exception(error)
 
     def rules(self, program: Program, ask: Callable[[], str]) -> str:
-        """Return what a program prints of the rules. One that hangs is waited for by its own cluster alone.
+        """Return what a program prints of the rules, of those of one generation once, whoever asks for them.
 
-        The generation is read first: what changes meanwhile is another one, and asked for anew.
+        One that hangs is waited for by its own cluster alone. The generation is read first: what changes meanwhile is
+        another one, and asked for anew. Raises OperationFailed.
         """
-        generation = self._generation()
-        known = self._rules.get(program.given)
-        if known and known[0] == generation:
-            return known[1]
-        printed = ask()
-        if generation is not None and re.search(program.counted or "", printed):
-            self._rules[program.given] = generation, printed
-        return printed
+        if (generation := self._generation()) is None:
+            return ask()
+        reading: Future[str] = Future()
+        mine = generation, reading
+        with self._asking:
+            before = self._rules.get(program.given)
+            joins = before is not None and before[0] == generation
+            if not joins:
+                self._rules[program.given] = mine
+        if before and joins:
+            with suppress(OperationFailed, TimeoutError):
+                return before[1].result(TOGETHER)
+            self._rules[program.given] = mine
+        try:
+            printed = ask()
+            if re.search(program.counted or "", printed):
+                reading.set_result(printed)
+            return printed
+        finally:
+            if not reading.done():
+                with self._asking:
+                    if self._rules.get(program.given) is mine:
+                        del self._rules[program.given]
+                reading.set_exception(OperationFailed(f"{program}: no answer that counts for others"))
 
     def recent(self, program: Program, ask: Callable[[], str]) -> str:
         """Return what a program prints; to a look what it has just printed for another one, or for a run.

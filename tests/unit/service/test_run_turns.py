@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
@@ -12,7 +12,8 @@ import pytest
 from repmgr_hooks import clock
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine.dispatcher import handle
-from repmgr_hooks.errors import Stopped
+from repmgr_hooks.engine.routes import ManagedCluster
+from repmgr_hooks.errors import OperationFailed, Stopped
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal.heartbeat import Progress
 from repmgr_hooks.journal.journal import Journal
@@ -20,6 +21,7 @@ from repmgr_hooks.service import run_turns
 from repmgr_hooks.service.controller import ClusterController
 from repmgr_hooks.service.run_turns import RunTurns
 from repmgr_hooks.settings.backoff import Backoff
+from repmgr_hooks.system.steps import Rows, Sql
 from tests.fake import FakeHost, NatTable, Wall
 from tests.unit.service.test_controller import NODE_2, PROMOTED, add, all_is_well, in_ruins, later
 
@@ -231,3 +233,138 @@ def test_a_retry_of_an_event_waits_for_no_turn(
     working.join(SOON)
     assert not working.is_alive() and all_is_well(host)
     assert [run.cause for run in journal.runs(9)] == ["event", "retry"]
+
+
+@pytest.fixture
+def others(monkeypatch: pytest.MonkeyPatch) -> RunTurns:
+    """Runs for other clusters, none as yet."""
+    turns = RunTurns(0, LONG)
+    monkeypatch.setattr("repmgr_hooks.service.seen.RUNS", turns)
+    return turns
+
+
+class Asked(FakeHost):
+    """Counts how often its nodes are asked."""
+
+    questions = 0
+
+    def fetch_each(self, queries: Iterable[Sql], limit: float) -> dict[int, Rows | OperationFailed]:
+        self.questions += 1
+        return super().fetch_each(queries, limit)
+
+
+def at_work(managed: ManagedCluster, journal: Journal, loaded: Config) -> tuple[ClusterController, Asked]:
+    """A cluster in which a look has found nothing wrong."""
+    host, loaded = Asked(), replace(loaded, service=replace(loaded.service, monitor_interval=5))
+    host.addresses |= {"10.0.0.21"}
+    assert handle(managed, host, []).ok
+    queue = ClusterController(managed, journal, host, loaded)
+    queue.work()
+    assert queue.looked
+    host.ran.clear()
+    return queue, host
+
+
+@pytest.fixture
+def well(loaded: Config, journal: Journal, others: RunTurns) -> tuple[ClusterController, Asked]:
+    """Such a cluster, and then others have something to do."""
+    found = at_work(loaded.clusters["main"], journal, loaded)
+    assert not others.are_taken
+    others._waiting.append(1)
+    return found
+
+
+def looks(queue: ClusterController, host: FakeHost, seconds: float = 5.0) -> bool:
+    """Let time go by; True if the rules, which somebody has taken away, are looked at."""
+    generation = host.nat.generation
+    host.nat = NatTable()
+    host.nat.generation = generation + 1
+    host.sleep(seconds)
+    queue.work()
+    return changed(host)
+
+
+def test_a_cluster_that_is_well_reads_no_rules_while_others_change_them(
+    well: tuple[ClusterController, Asked], loaded: Config
+) -> None:
+    """A hundred clusters read all rules again after each change of one."""
+    queue, host = well
+    path, asked = loaded.state_dir / "cluster-main.looked", host.questions
+    path.unlink()
+    assert not looks(queue, host) and path.exists() and host.questions > asked, "but it looks at the nodes"
+    assert queue.work() == 5, "as often as ever"
+    assert not looks(queue, host) and not looks(queue, host)
+    assert looks(queue, host), "and at everything after 20 s"
+
+
+def test_it_reads_them_as_ever_when_the_others_are_done(
+    well: tuple[ClusterController, Asked], others: RunTurns
+) -> None:
+    queue, host = well
+    assert not looks(queue, host)
+    others._waiting.clear()
+    assert looks(queue, host)
+
+
+def test_a_run_that_gets_nowhere_puts_no_look_off(well: tuple[ClusterController, Asked], others: RunTurns) -> None:
+    queue, host = well
+    others._waiting.clear()
+    others._holding[1] = clock.monotonic() + LONG, Progress()
+    assert not looks(queue, host), "it gets on"
+    others._lease = 0.0
+    assert looks(queue, host)
+
+
+def test_a_failover_is_seen_as_ever_while_others_have_theirs(well: tuple[ClusterController, Asked]) -> None:
+    queue, host = well
+    host.fail_over()
+    host.sleep(5)
+    queue.work()
+    assert host.leads_to(host.app_port) == NODE_2
+
+
+def test_what_has_happened_to_a_cluster_is_looked_at_in_any_case(well: tuple[ClusterController, Asked]) -> None:
+    queue, host = well
+    queue.stirred.set()
+    assert looks(queue, host, 0.2), "a node has ended a connection"
+
+
+def test_after_an_event_everything_is_looked_at(well: tuple[ClusterController, Asked], journal: Journal) -> None:
+    queue, host = well
+    add(journal, Event(2, "standby_follow"))
+    assert looks(queue, host, 0.0)
+
+
+def test_who_is_in_a_hurry_stays_in_it(well: tuple[ClusterController, Asked], journal: Journal) -> None:
+    queue, host = well
+    add(journal, Event(2, "repmgrd_failover_promote"))
+    queue._monitor.look_now(hurry=True)
+    queue.work()
+    host.sleep(0.1)
+    assert queue.work() == pytest.approx(0.1) and looks(queue, host, 0.1)
+
+
+def test_what_is_not_well_is_looked_at_each_time(
+    loaded: Config, journal: Journal, others: RunTurns, wall: Wall
+) -> None:
+    loaded = replace(loaded, service=replace(loaded.service, retry=Backoff(300, 300, 3)))
+    queue, host = at_work(loaded.clusters["main"], journal, loaded)
+    host.barman.health = "ruins"
+    host.nodes[1].slots.clear()
+    later(wall, host, 5)
+    queue.work()
+    assert journal.runs(9)[0].ok is False
+    later(wall, host, 5)
+    queue.work()  # nothing is new in what is asked for
+    others._waiting.append(1)
+    host.ran.clear()
+    assert looks(queue, host)
+
+
+def test_one_of_two_gateways_looks_each_time(loaded: Config, journal: Journal, others: RunTurns) -> None:
+    """The other one would take it for gone."""
+    main = loaded.clusters["main"]
+    gateway = replace(main.cluster.gateway, hosts=("10.0.0.21", "10.0.0.22"))
+    queue, host = at_work(replace(main, cluster=replace(main.cluster, gateway=gateway)), journal, loaded)
+    others._waiting.append(1)
+    assert looks(queue, host)
