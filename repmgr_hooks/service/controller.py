@@ -111,7 +111,7 @@ class ClusterController:
                 due = self._due()
                 self._prober.resting = due.pause is not None
                 if pause := due.pause:
-                    looks_again = self._shown.look_only(self._last_known, self._host)
+                    looks_again = self._shown.look_only(self._monitor, self._last_known, self._host)
                     self._host.close_idle()
                     return min(self._rest_of(pause), looks_again, self._guard.due_in())
                 waiting, failed = due.waiting, due.last
@@ -162,6 +162,7 @@ class ClusterController:
             return False
         self._remind(known)
         if (drift := self._shown.look(self._monitor, self._last_known, self._host)) is None:
+            self._alerts.saw(self._monitor.decision)
             return False
         if news := self._monitor.news:
             self._prober.heard(news, as_remembered(drift.decision, self._last_known))
@@ -233,10 +234,9 @@ class ClusterController:
             self._unwritten = last_known_of(primary)
             self._remind()
 
-    def _agree(self, decision: PrimaryDecision | None) -> None:
+    def _agree(self, decision: PrimaryDecision) -> None:
         """Keep which node's branch of the timeline all agrees with, Barman's archive too."""
-        primary = decision.primary_state if decision else None
-        if primary is not None and self._last_known.began.get(primary.timeline) != primary.node:
+        if (primary := decision.primary_state) and self._last_known.began.get(primary.timeline) != primary.node:
             self._ask(lambda: self._journal.agreed(self.name, last_known_of(primary)))
 
     def _notified_by(self, failed: RunRow) -> set[Place]:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 
+from repmgr_hooks import clock
 from repmgr_hooks.cluster.decide import PrimaryDecision, ReasonCode
 from repmgr_hooks.cluster.host_names import NameWatch
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
@@ -24,6 +25,7 @@ from repmgr_hooks.journal.rows import Observation
 from repmgr_hooks.log import hint
 from repmgr_hooks.service.absence import Absence
 from repmgr_hooks.service.gateway_watch import GatewayWatch
+from repmgr_hooks.service.run_turns import RUNS
 from repmgr_hooks.system.steps import Host
 
 log = logging.getLogger(__name__)
@@ -52,10 +54,10 @@ class Monitor:
         self.stirred = threading.Event()
         """Set when something has happened that a look may see: a restart is over before the next one is due."""
         self._next = self._soonest = host.now()
-        self._full, self._hurry_until = -REST_FOR, 0.0
+        self._whole, self._hurry_until = -REST_FOR, 0.0
         """When everything was looked at last, and until when the looks come fast."""
-        self._called = False
-        """Whether something asks for the next look."""
+        self._called, self._losses = False, RUNS.losses
+        """Whether something asks for the next look, and the losses that others had had at the last one."""
         self._said: list[Problem] = []
         self._looked: float | None = None
         self.fingerprints: dict[str, object] = {}
@@ -75,7 +77,8 @@ class Monitor:
         self._against: dict[Hindrance, float] = {}
         """What stood against it in the last look, and since when."""
         self._asked: object = None
-        self._ask_again, self._ask_every = 0.0, AHEAD_EVERY if clusters > MANY else 0.0
+        self._many = clusters > MANY
+        self._ask_again, self._ask_every = 0.0, AHEAD_EVERY if self._many else 0.0
         self.absence = Absence(managed.cluster, host, progress)
         self._gateways = GatewayWatch(managed.cluster, host, self.absence)
 
@@ -106,16 +109,21 @@ class Monitor:
     def can_rest(self) -> bool:
         """True if all was well in a look that is not long ago, and nothing has happened since: the nodes will do.
 
-        One of several gateways looks each time: the others count on hearing from it (``gateways.ALIVE_FOR``).
+        Few clusters are looked at each time, and those with ports for readers, which follow each look; and with several
+        gateways, which count on hearing from each other (``gateways.ALIVE_FOR``).
         """
-        now, seen = self._host.now(), self.decision
-        well = seen is not None and seen.primary is not None and not (self._pending or self._against)
-        called = self.stirred.is_set() or self._called or now < self._hurry_until
-        return well and not called and not self._managed.cluster.gateway.hosts and now < self._full + REST_FOR
+        cluster, seen = self._managed.cluster, self.decision
+        in_any_case = not self._many or cluster.readers or cluster.gateway.hosts
+        well = seen is not None and seen.primary is not None and not (seen.notes or self._pending or self._against)
+        called = self.stirred.is_set() or self._called or self._losses != RUNS.losses
+        now = self._host.now()
+        return well and not in_any_case and not called and self._hurry_until <= now < self._whole + REST_FOR
 
     def rest(self) -> None:
         """The nodes alone were looked at; plan the next look."""
-        self._next = self._host.now() + self._monitor_interval
+        now = self._host.now()
+        self._looked = clock.wall()
+        self._next = max(min(now + self._monitor_interval, self._whole + REST_FOR), now)
 
     def look_now(self, hurry: bool = False) -> None:
         """Look next: an event has come; ``hurry`` if it may be the first sign that the primary is gone."""
@@ -126,13 +134,18 @@ class Monitor:
     def look(self, last_known: LastKnownPrimary, show: Callable[[PrimaryDecision], None]) -> Drift:
         """Look now, and plan the next look; ``show`` is given what the nodes say, as soon as that is known."""
         self.stirred.clear()
-        self._called, self._full = False, self._host.now()
+        begun, self._whole, losses = self._host.now(), -REST_FOR, RUNS.losses
+        was_well = self.decision is not None and not self._pending
+        primary = self.decision.primary if self.decision else None
         taken_over = self._gateways.takes_over()
         seen = find_drift(self._managed, self._host, last_known, self.fingerprints, self.closed, show)
         others = self._gateways.look(seen.decision)
         seen = replace(seen, taken_over=taken_over, warnings=(*seen.warnings, *others))
         self.news = self._news(seen)
+        if was_well and seen.pending and seen.decision.primary == primary:
+            RUNS.lost()
         self._plan_next(seen.decision)
+        self._called, self._losses = False, losses
         if self._gateways.stood_still:
             self.look_now()
         if seen.decision.primary is None:
@@ -144,6 +157,7 @@ class Monitor:
         ports = self._ports.look(cluster, seen.decision.primary, host)
         self.warnings = (*seen.warnings, *self._names.look(cluster, host), *ports)
         self._log(seen)
+        self._whole = begun
         return seen
 
     def _look_ahead(self, decision: PrimaryDecision, last_known: LastKnownPrimary) -> None:

@@ -1,7 +1,7 @@
 """How many runs of one service are made at once: after a boot, a hundred clusters may have something to do.
 
 Each change of a rule makes every run that is under way read all rules again, those of all clusters. With a hundred runs
-side by side, 74 of 100 clusters with ten ports each had theirs after 100 s, and the others none after 400 s.
+side by side, 476 of 1,000 ports were open after 350 s; with four at a time, all of them after 131 s.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ MOST = 15.0
 """Seconds until then, whatever progress a run makes."""
 LONGEST = 240.0
 """Seconds after which a run begins, whatever there is: a gateway that has seen no primary for 300 s counts as away."""
+ONE_LOSS = 20.0
+"""Seconds for which the losses of several clusters are one: a firewall that was loaded again has flushed all chains."""
 POLL = 1.0
 """Seconds until it is noticed that something else is to be done."""
 
@@ -36,6 +38,16 @@ class RunTurns:
         self._holding: dict[int, tuple[float, Progress]] = {}
         """The runs that hold others up: until when at most, and how far each is."""
         self._number = 0
+        self.losses = 0
+        """How often something was gone that was well before, and nobody's primary had changed: the next look at each
+        cluster is at everything."""
+        self._lost_at = -ONE_LOSS
+
+    def lost(self) -> None:
+        """A look has found such a loss."""
+        with self._changed:
+            if clock.monotonic() >= self._lost_at + ONE_LOSS:
+                self._lost_at, self.losses = clock.monotonic(), self.losses + 1
 
     @contextmanager
     def turn(self, urgent: bool, gives_way: Callable[[], bool], progress: Progress) -> Iterator[None]:

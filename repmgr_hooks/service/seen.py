@@ -114,6 +114,7 @@ class Shown:
         if not (RUNS.are_taken and monitor.can_rest() and as_remembered(self.glance(last_known, host), last_known)):
             return False
         monitor.rest()
+        self._around.rest(host)
         return True
 
     def keep(self, drift: Drift, monitor: Monitor, prober: Prober | NoProber) -> None:
@@ -130,8 +131,9 @@ class Shown:
         else:
             self._kept.forget()
 
-    def look_only(self, last_known: LastKnownPrimary, host: Host) -> float:
+    def look_only(self, monitor: Monitor, last_known: LastKnownPrimary, host: Host) -> float:
         """Look during a pause, when nothing is done; return the seconds until the next such look."""
+        monitor.look_now()  # when it is over
         if not self._publisher:
             return math.inf
         decision = self.glance(last_known, host, paused=True)
@@ -164,6 +166,10 @@ class Surroundings:
     def put_off(self, host: Host) -> bool:
         """True if what was found has grown old."""
         return 0.0 < self._next <= host.now() - PUT_OFF
+
+    def rest(self, host: Host) -> None:
+        """There are other runs now; it grows no older for that."""
+        self._next = host.now()
 
     def look(self, host: Host) -> bool:
         """Look, and return whether something has changed; what cannot be read is not shown.

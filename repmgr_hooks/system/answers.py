@@ -33,7 +33,9 @@ class Answers:
         self._generation = generation
         self._constants: dict[Given, Future[str]] = {}
         self._asking = threading.Lock()
-        self._rules: dict[Given, tuple[int, Future[str]]] = {}
+        self._rules: dict[Given, _Reading] = {}
+        self._uncounted: set[Given] = set()
+        """What prints rules that are not in nf_tables."""
         self._recent: dict[Given, _Recent] = {}
 
     def constant(self, program: Program, limit: float, ask: Callable[[float], str]) -> str:
@@ -77,30 +79,39 @@ class Answers:
         One that hangs is waited for by its own cluster alone. The generation is read first: what changes meanwhile is
         another one, and asked for anew. Raises OperationFailed.
         """
-        if (generation := self._generation()) is None:
-            return ask()
-        reading: Future[str] = Future()
-        mine = generation, reading
+        if (generation := self._generation()) is None or program.given in self._uncounted:
+            return self._read(program, Future(), ask)
+        mine = _Reading(generation, clock.monotonic() + TOGETHER, Future())
         with self._asking:
-            before = self._rules.get(program.given)
-            joins = before is not None and before[0] == generation
-            if not joins:
+            under_way = self._rules.setdefault(program.given, mine)
+            if under_way.generation != generation:
+                under_way = self._rules[program.given] = mine
+        if under_way is mine:
+            return self._read(program, mine.printed, ask)
+        with suppress(OperationFailed, TimeoutError):
+            return under_way.printed.result(max(under_way.until - clock.monotonic(), 0.0))
+        with self._asking:
+            if self._rules.get(program.given) in (None, under_way):
                 self._rules[program.given] = mine
-        if before and joins:
-            with suppress(OperationFailed, TimeoutError):
-                return before[1].result(TOGETHER)
-            self._rules[program.given] = mine
+        return self._read(program, mine.printed, ask)
+
+    def _read(self, program: Program, printed: Future[str], ask: Callable[[], str]) -> str:
+        """Ask, and tell it to who waits for it, if it counts for others."""
         try:
-            printed = ask()
-            if re.search(program.counted or "", printed):
-                reading.set_result(printed)
-            return printed
+            answer = ask()
+            if re.search(program.counted or "", answer):
+                self._uncounted.discard(program.given)
+                printed.set_result(answer)
+            else:
+                self._uncounted.add(program.given)
+            return answer
         finally:
-            if not reading.done():
+            if not printed.done():
                 with self._asking:
-                    if self._rules.get(program.given) is mine:
+                    known = self._rules.get(program.given)
+                    if known and known.printed is printed:
                         del self._rules[program.given]
-                reading.set_exception(OperationFailed(f"{program}: no answer that counts for others"))
+                printed.set_exception(OperationFailed(f"{program}: no answer that counts for others"))
 
     def recent(self, program: Program, ask: Callable[[], str]) -> str:
         """Return what a program prints; to a look what it has just printed for another one, or for a run.
@@ -125,6 +136,14 @@ class Answers:
             if before is None or before.until <= heard.until:
                 others = [(key, one) for key, one in self._recent.items() if key != given and now < one.until]
                 self._recent = dict([*others, (given, heard)][-MOST_RECENT:])
+
+
+class _Reading(NamedTuple):
+    """The rules of one generation, which somebody reads or has read, and until when others wait for that."""
+
+    generation: int
+    until: float
+    printed: Future[str]
 
 
 class _Recent(NamedTuple):

@@ -6,10 +6,12 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from repmgr_hooks import clock
+from repmgr_hooks.cluster.readiness import Hindrance
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine.dispatcher import handle
 from repmgr_hooks.engine.routes import ManagedCluster
@@ -17,10 +19,14 @@ from repmgr_hooks.errors import OperationFailed, Stopped
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal.heartbeat import Progress
 from repmgr_hooks.journal.journal import Journal
+from repmgr_hooks.journal.last_seen import Publisher
 from repmgr_hooks.service import run_turns
 from repmgr_hooks.service.controller import ClusterController
+from repmgr_hooks.service.monitor import MANY, Monitor
 from repmgr_hooks.service.run_turns import RunTurns
+from repmgr_hooks.service.seen import Shown
 from repmgr_hooks.settings.backoff import Backoff
+from repmgr_hooks.settings.cluster import Readers
 from repmgr_hooks.system.steps import Rows, Sql
 from tests.fake import FakeHost, NatTable, Wall
 from tests.unit.service.test_controller import NODE_2, PROMOTED, add, all_is_well, in_ruins, later
@@ -240,6 +246,7 @@ def others(monkeypatch: pytest.MonkeyPatch) -> RunTurns:
     """Runs for other clusters, none as yet."""
     turns = RunTurns(0, LONG)
     monkeypatch.setattr("repmgr_hooks.service.seen.RUNS", turns)
+    monkeypatch.setattr("repmgr_hooks.service.monitor.RUNS", turns)
     return turns
 
 
@@ -254,8 +261,10 @@ class Asked(FakeHost):
 
 
 def at_work(managed: ManagedCluster, journal: Journal, loaded: Config) -> tuple[ClusterController, Asked]:
-    """A cluster in which a look has found nothing wrong."""
-    host, loaded = Asked(), replace(loaded, service=replace(loaded.service, monitor_interval=5))
+    """One of many clusters, in which a look has found nothing wrong."""
+    clusters = {"main": managed, **{f"c{number}": managed for number in range(MANY)}}
+    host, loaded = Asked(), replace(loaded, clusters=clusters)
+    loaded = replace(loaded, service=replace(loaded.service, monitor_interval=loaded.service.monitor_interval or 5))
     host.addresses |= {"10.0.0.21"}
     assert handle(managed, host, []).ok
     queue = ClusterController(managed, journal, host, loaded)
@@ -279,6 +288,7 @@ def looks(queue: ClusterController, host: FakeHost, seconds: float = 5.0) -> boo
     generation = host.nat.generation
     host.nat = NatTable()
     host.nat.generation = generation + 1
+    host.ran.clear()
     host.sleep(seconds)
     queue.work()
     return changed(host)
@@ -361,10 +371,137 @@ def test_what_is_not_well_is_looked_at_each_time(
     assert looks(queue, host)
 
 
-def test_one_of_two_gateways_looks_each_time(loaded: Config, journal: Journal, others: RunTurns) -> None:
-    """The other one would take it for gone."""
-    main = loaded.clusters["main"]
-    gateway = replace(main.cluster.gateway, hosts=("10.0.0.21", "10.0.0.22"))
-    queue, host = at_work(replace(main, cluster=replace(main.cluster, gateway=gateway)), journal, loaded)
+@pytest.mark.parametrize("why", ["two gateways", "readers", "few clusters"])
+def test_who_is_looked_at_each_time(loaded: Config, journal: Journal, others: RunTurns, why: str) -> None:
+    """Another gateway would take it for gone; readers follow what the last look has found."""
+    cluster = loaded.clusters["main"].cluster
+    if why == "two gateways":
+        cluster = replace(cluster, gateway=replace(cluster.gateway, hosts=("10.0.0.21", "10.0.0.22")))
+    elif why == "readers":
+        cluster = replace(cluster, readers={"app": Readers(1000, "primary")})
+    queue, host = at_work(replace(loaded.clusters["main"], cluster=cluster), journal, loaded)
+    if why == "few clusters":
+        queue._monitor = Monitor(queue._managed, host, 5, queue.progress, MANY)
+        queue.work()
     others._waiting.append(1)
     assert looks(queue, host)
+
+
+def test_what_is_odd_about_a_node_is_looked_at_each_time(well: tuple[ClusterController, Asked]) -> None:
+    queue, host = well
+    host.nodes[2].reachable = False
+    host.sleep(5)
+    queue.work()
+    assert queue._monitor.decision and queue._monitor.decision.notes
+    host.nodes[2].reachable = True
+    assert looks(queue, host), "also when it is over"
+
+
+def test_a_loss_elsewhere_is_looked_for_at_the_next_look(
+    well: tuple[ClusterController, Asked], others: RunTurns, loaded: Config, journal: Journal
+) -> None:
+    """A firewall was loaded again: all chains are gone."""
+    queue, host = well
+    assert not looks(queue, host)
+    other, others_host = at_work(loaded.clusters["main"], journal, loaded)
+    assert looks(other, others_host, 20) and others.losses == 1
+    assert looks(queue, host) and others.losses == 1
+    assert not looks(queue, host), "once"
+
+
+def test_a_loss_is_one_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred clusters that have lost theirs have not all looked at everything a hundred times."""
+    turns = RunTurns()
+    for _ in range(3):
+        turns.lost()
+    assert turns.losses == 1
+    monkeypatch.setattr(run_turns, "ONE_LOSS", 0.0)
+    turns.lost()
+    assert turns.losses == 2
+
+
+def test_a_failover_is_no_such_loss(well: tuple[ClusterController, Asked], others: RunTurns) -> None:
+    queue, host = well
+    host.sleep(20)
+    queue.work()
+    assert others.losses == 0, "nor is a look that finds nothing"
+    host.fail_over()
+    host.sleep(20)
+    queue.work()
+    assert host.leads_to(host.app_port) == NODE_2 and others.losses == 0
+
+
+def test_what_stays_wrong_is_one_loss(
+    loaded: Config, journal: Journal, others: RunTurns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_turns, "ONE_LOSS", 0.0)
+    loaded = replace(loaded, service=replace(loaded.service, retry=Backoff(300, 300, 3)))
+    queue, host = at_work(loaded.clusters["main"], journal, loaded)
+    host.barman.health = "ruins"
+    for _ in range(3):
+        host.nodes[1].slots.clear()
+        host.sleep(5)
+        queue.work()
+    assert others.losses == 1
+
+
+def test_what_stands_against_a_failover_is_looked_at_each_time(well: tuple[ClusterController, Asked]) -> None:
+    queue, host = well
+    queue._monitor._against = {Hindrance.PAUSED: host.now()}
+    assert looks(queue, host)
+
+
+def test_what_is_for_metrics_alone_does_not_go_before_a_run_because_others_had_theirs(
+    well: tuple[ClusterController, Asked],
+) -> None:
+    queue, host = well
+    around = queue._shown._around
+    around.look(host)
+    for _ in range(3):
+        assert not looks(queue, host)
+    host.sleep(4)
+    assert not around.put_off(host)
+
+
+def test_everything_is_looked_at_every_20_s_whatever_the_interval(
+    loaded: Config, journal: Journal, others: RunTurns
+) -> None:
+    loaded = replace(loaded, service=replace(loaded.service, monitor_interval=15))
+    queue, host = at_work(loaded.clusters["main"], journal, loaded)
+    others._waiting.append(1)
+    assert not looks(queue, host, 15)
+    assert queue.work() == 5
+    assert looks(queue, host, 5)
+
+
+def test_a_look_that_was_cut_short_is_made_again(
+    well: tuple[ClusterController, Asked], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue, host = well
+    host.sleep(20)
+    with monkeypatch.context() as bug, pytest.raises(ZeroDivisionError):
+        bug.setattr("repmgr_hooks.service.monitor.find_drift", lambda *_: 1 / 0)
+        queue.work()
+    assert looks(queue, host, 1)
+
+
+def test_after_a_pause_everything_is_looked_at(
+    loaded: Config, journal: Journal, others: RunTurns, tmp_path: Path
+) -> None:
+    queue, host = at_work(loaded.clusters["main"], journal, loaded)
+    queue._shown = Shown(
+        queue._managed, 5, queue.progress, Publisher(tmp_path, "main"), queue._monitor.absence, tmp_path
+    )
+    others._waiting.append(1)
+    journal.pause("main", None, "")
+    queue.work()
+    journal.resume("main")
+    assert looks(queue, host, 1)
+
+
+def test_alerts_know_that_the_primary_was_seen(well: tuple[ClusterController, Asked], wall: Wall) -> None:
+    """Or one that has just gone would have been unknown for 20 s already."""
+    queue, host = well
+    wall.time += 5
+    assert not looks(queue, host)
+    assert queue._alerts._known_at == host.now() and queue._monitor._looked == wall.time
