@@ -124,7 +124,7 @@ class TwoGateways(Lab):
     def start_gateway(self, host: Host) -> None:
         """What starts on a gateway at boot, once the network is up: what conntrackd asks the other for before an IPv6
         address has been found to be nobody else's is lost, and ``check`` says so ever after."""
-        # The kernel begins to look for that up to 1 s after a cable is plugged in, with the state (net/core/link_watch.c).
+        # The kernel begins that up to 1 s after a cable is plugged in, with the state (net/core/link_watch.c).
         shown = lambda: host.run("ip", "addr", "show", "eth0")  # noqa: E731
         wait_for(lambda: " state UP " in (now := shown()) and "tentative" not in now, f"the address of {host.name}")
         # Of one that was killed; a host that starts anew has none.
