@@ -5,7 +5,8 @@ one has of ours are taken into account, and removed when the chosen one has the 
 
 A port is opened by name. Ports that lead to another node than the primary are closed by the same transaction; those
 that lead to it already stay open. Connections that still lead elsewhere lose their connection-tracking entry, and
-their clients are reset at once (``netfilter/reset.py``); also those that were made between the look and the swap.
+their clients are reset at once (``netfilter/reset.py``); also those that were made between the look and the swap, and
+those of a port that is configured no more.
 
 A port for readers (``to: standbys``) shares its new connections between the standbys that ``cluster/readers.py`` finds
 fit, each with a rule that takes one of so many in turn. A port that leads to the primary waits for none of that.
@@ -181,14 +182,14 @@ def plan(config: Config, state: ClusterState, seen: Seen) -> list[Step]:
     if not seen.forwarding:
         switch = Program(("sysctl", "-w", f"{Family(gateway.address).forwarding}=1"), helper=True)
         steps.append(Step("let the kernel forward", switch, LIMIT, kind="enable_forwarding", helper=True))
-    led = set().union(*(ours.leading for ours in [seen.ours, *seen.left])) if change or seen.left else set()
     if not seen.serves:
         return steps
+    led = set().union(*(ours.leading for ours in [seen.ours, *seen.left])) if change or seen.left else set()
     spread = _spread_now(cluster, seen)
-    stay = {gateway.ports[port]: readers.stay(state, port, spread[port], seen.fresh) for port in cluster.readers}
+    stay: dict[int, Collection[int]] = dict.fromkeys(gateway.ports.values(), (state.primary,))
+    stay |= {gateway.ports[port]: readers.stay(state, port, spread[port], seen.fresh) for port in cluster.readers}
     there = [(port, to) for port, to in leading(seen.tracked, led) if to.host != gateway.address]
-    right = (state.primary,)
-    cuts = [cut(cluster, port, to) for port, to in there if cluster.node_at(to) not in stay.get(port, right)]
+    cuts = [cut(cluster, port, to) for port, to in there if cluster.node_at(to) not in stay.get(port, ())]
     return [*steps, *cuts, *seeing(gateway, seen.unseen)]
 
 
@@ -210,7 +211,6 @@ def _spread_now(cluster: Cluster, seen: Seen) -> dict[str, tuple[int, ...]]:
 
 
 def _remove(cluster: Cluster, left: OurRules) -> Step:
-    """A failure keeps no other port from being led."""
     away = rules.change(cluster, left.backend, BACKENDS[left.backend].removal(cluster, left), helper=True)
     what = f"remove our rules from {left.backend}: now {cluster.gateway.backend} has them"
     return Step(what, away, LIMIT, kind="remove_rules", target=left.backend, helper=True)

@@ -387,6 +387,25 @@ def test_a_swap_cuts_also_who_has_come_since_the_look(cluster: Cluster) -> None:
     assert new in swap.do.stdin
 
 
+@pytest.mark.parametrize(
+    ("ports", "gone"),
+    [
+        ({"barman": 54321, "app": 54399}, [54322]),
+        ({"app": 54322}, [54321]),
+        ({"barman": 54322, "app": 54321}, []),
+        ({"app": 54323, "barman": 54324}, [54321, 54322]),
+    ],
+    ids=["renumbered", "taken out", "changed with each other", "all"],
+)
+def test_who_came_through_a_port_that_is_no_more_is_cut_while_that_is_known(
+    ports: dict[str, int], gone: list[int]
+) -> None:
+    """The primary is the same: after the next failover no rule would tell of them any more."""
+    cluster = replace(MAIN, gateway=replace(MAIN.gateway, ports=ports))
+    swap, *cuts = planned(cluster, 1, "app", SERVED_BY_NODE_1)
+    assert (swap.kind, [step.target for step in cuts]) == ("open_port", list(map(str, gone)))
+
+
 def test_an_entry_that_has_gone_meanwhile_is_no_failure() -> None:
     host = FakeHost()
     flow = Flow("10.0.0.30", 40000, GATEWAY, 54322)
