@@ -1,4 +1,4 @@
-"""A pause is also kept in a small file: it is heeded while the journal cannot be read."""
+"""A pause is also kept in a small file: it is heeded while the journal cannot be read, and taken over by a new one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import time
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from repmgr_hooks.journal.maintenance import Maintenance, Pause
 log = logging.getLogger(__name__)
 
 MOST = 10_000
+BEFORE, AFTER = "cluster-", ".paused"
 
 
 def pause_of(cluster: str, journal: Maintenance | None, state_dir: Path) -> Pause | None:
@@ -41,6 +43,22 @@ def keep(state_dir: Path, cluster: str, pause: Pause | None) -> None:
             json.dump(pause._asdict(), file)
     except OSError as error:
         log.error("%s cannot be written: %s; the journal alone knows of the pause", path, error)
+
+
+def paused_among(clusters: Iterable[str], journal: Maintenance, state_dir: Path) -> list[str]:
+    """Return which of these clusters are paused, if that was kept; the file alone may be an old one."""
+    return [name for name in all_known(state_dir).keys() & clusters if pause_of(name, journal, state_dir)]
+
+
+def all_known(state_dir: Path) -> dict[str, Pause]:
+    """Return the pauses that were kept, of those that are not over, by their clusters."""
+    try:
+        names = on_disk(partial(os.listdir, state_dir))
+    except OSError as error:
+        log.error("which clusters are paused cannot be read: %s", error)
+        return {}
+    clusters = [name[len(BEFORE) : -len(AFTER)] for name in names if name.startswith(BEFORE) and name.endswith(AFTER)]
+    return {cluster: pause for cluster in clusters if (pause := known(state_dir, cluster))}
 
 
 def known(state_dir: Path, cluster: str) -> Pause | None:
@@ -72,4 +90,4 @@ def until_when(moment: float | None) -> str:
 
 
 def _path(state_dir: Path, cluster: str) -> Path:
-    return state_dir / f"cluster-{cluster}.paused"
+    return state_dir / f"{BEFORE}{cluster}{AFTER}"

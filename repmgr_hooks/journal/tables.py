@@ -185,7 +185,7 @@ class OlderTables(sqlite3.DatabaseError):
 
 
 def connect(path: Path, busy_limit: float) -> sqlite3.Connection:
-    """Open the file; a new one gets its tables.
+    """Open the file; a new one gets its tables, and the pauses that last: the one before it may have been broken.
 
     Raises sqlite3.Error, OlderTables among them, and OperationFailed for one of a newer version.
 
@@ -204,7 +204,12 @@ def connect(path: Path, busy_limit: float) -> sqlite3.Connection:
         db.close()
         raise OlderTables(f"its tables are of version {version}, from before the first release")
     if version == 0:
-        db.executescript(f"begin; {SCHEMA}; pragma user_version = {VERSION}; commit;")
+        from repmgr_hooks.journal.pauses import all_known  # which needs a journal itself
+
+        db.executescript(f"begin; {SCHEMA}; pragma user_version = {VERSION};")
+        rows = [(cluster, *pause) for cluster, pause in all_known(path.parent).items()]
+        db.executemany("insert into pause values (?, ?, ?, ?)", rows)
+        db.execute("commit")
     # Not waited for: a lock that somebody holds would hold up whoever only reads.
     db.execute("pragma busy_timeout = 0")
     with contextlib.suppress(sqlite3.OperationalError):  # locked, or read-only: without it there is only more to read

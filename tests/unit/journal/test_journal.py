@@ -24,6 +24,7 @@ from repmgr_hooks.event import Event
 from repmgr_hooks.journal import store
 from repmgr_hooks.journal.journal import Journal, open_journal
 from repmgr_hooks.journal.maintenance import Pause
+from repmgr_hooks.journal.pauses import keep
 from repmgr_hooks.journal.queries import LAST_RUN
 from repmgr_hooks.journal.rows import Observation, RunRow, Waiting
 from repmgr_hooks.journal.tables import VERSION, connect
@@ -849,3 +850,28 @@ def test_a_journal_without_the_index_is_read_at_once_while_somebody_holds_a_lock
     connect(path, 60).close()
     assert holder.execute("select count(*) from sqlite_master where name = 'run_cluster'").fetchone() == (1,)
     holder.close()
+
+
+@pytest.mark.parametrize("how", ["moved away", "broken", "of an older version"])
+def test_a_new_journal_takes_over_the_pauses_that_last(path: Path, how: str) -> None:
+    """To move a broken file away is what our own hint says; a storage migration goes on for all that."""
+    before = Journal(path)
+    for cluster, until in (("main", None), ("over", 1.0), ("soon", time.time() + 600), ("resumed", None)):
+        before.pause(cluster, until, "new disks")
+        keep(path.parent, cluster, Pause(until, "new disks", time.time()))
+    before.resume("resumed")
+    keep(path.parent, "resumed", None)
+    (path.parent / "cluster-odd.paused").write_text("no pause")
+    before.close()
+    if how == "moved away":
+        path.rename(path.with_name("old"))
+    elif how == "broken":
+        path.write_bytes(bytes(512) + path.read_bytes()[512:])
+    else:
+        sqlite(path, f"pragma user_version = {VERSION - 1}")
+    after = open_journal(path)
+    found = {cluster: after.paused(cluster) for cluster in ("main", "over", "soon", "resumed", "odd")}
+    after.close()
+    assert [cluster for cluster, pause in found.items() if pause] == ["main", "soon"]
+    assert found["main"] is not None
+    assert (found["main"].until, found["main"].reason) == (None, "new disks")
