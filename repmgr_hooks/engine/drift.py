@@ -21,7 +21,7 @@ from repmgr_hooks.engine.run import ActionResult, place_of
 from repmgr_hooks.engine.selection import select
 from repmgr_hooks.errors import OperationFailed, Problem
 from repmgr_hooks.handlers import contract
-from repmgr_hooks.journal.rows import RunRow
+from repmgr_hooks.journal.rows import Place, RunRow
 from repmgr_hooks.system import rules
 from repmgr_hooks.system.answers import BUSY
 from repmgr_hooks.system.layers import AskedOnce
@@ -45,13 +45,19 @@ class Drift:
     at: float
     found: tuple[ActionResult, ...] = ()
     warnings: tuple[Problem, ...] = ()
-    taken_over: bool = False
-    """The gateway's address has come to this host: what a failed run has left is done now, not at its next retry."""
+    at_once: bool = False
+    """What a failed run has left is done now, not at its next retry: the gateway's address has come to this host, or
+    what could not be looked at can be."""
 
     @property
     def pending(self) -> tuple[Problem, ...]:
         """What is missing."""
         return tuple(differences(self.found))
+
+    @property
+    def unseen(self) -> frozenset[Place]:
+        """The actions of which nobody can see what is missing: Barman does not answer, say."""
+        return frozenset(place_of(item.action) for item in self.found if item.problems)
 
     @property
     def in_desired_state(self) -> bool:
@@ -63,7 +69,7 @@ class Drift:
 
         Under another primary than the failed run's, all is to be done.
         """
-        return bool(self.pending) and (self.taken_over or not (failed and self._left_to(failed)))
+        return bool(self.pending) and (self.at_once or not (failed and self._left_to(failed)))
 
     def _left_to(self, failed: RunRow) -> bool:
         same = (self.decision.primary, self.decision.timeline) == (failed.primary, failed.timeline)

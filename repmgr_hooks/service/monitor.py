@@ -21,7 +21,7 @@ from repmgr_hooks.engine.drift import Drift, find_drift
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import Problem
 from repmgr_hooks.journal.heartbeat import Progress
-from repmgr_hooks.journal.rows import Observation
+from repmgr_hooks.journal.rows import Observation, Place
 from repmgr_hooks.log import hint
 from repmgr_hooks.service.absence import Absence
 from repmgr_hooks.service.gateway_watch import GatewayWatch
@@ -74,6 +74,8 @@ class Monitor:
         self.readiness, self._names, self._ports = ReadinessProbe(), NameWatch(), PortWatch()
         self._pending: tuple[Problem, ...] = ()
         """What the last look found missing."""
+        self._unseen: frozenset[Place] = frozenset()
+        """The actions of which the last look could not see what is missing."""
         self._against: dict[Hindrance, float] = {}
         """What stood against it in the last look, and since when."""
         self._asked: object = None
@@ -140,7 +142,9 @@ class Monitor:
         taken_over = self._gateways.takes_over()
         seen = find_drift(self._managed, self._host, last_known, self.fingerprints, self.closed, show)
         others = self._gateways.look(seen.decision)
-        seen = replace(seen, taken_over=taken_over, warnings=(*seen.warnings, *others))
+        at_once = taken_over or bool(self._unseen - seen.unseen)
+        seen = replace(seen, at_once=at_once, warnings=(*seen.warnings, *others))
+        self._unseen = seen.unseen
         self.news = self._news(seen)
         if was_well and seen.pending and seen.decision.primary == primary:
             RUNS.lost()

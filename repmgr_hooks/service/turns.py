@@ -117,10 +117,15 @@ class VisitRate:
 VISITS = VisitRate()
 
 
-def until_retry(failed: RunRow | None, retry: Backoff) -> float:
-    """Return the seconds until a run that has failed is tried again."""
-    if failed is None or failed.ended is None or failed.attempt >= retry.max_attempts:
+def until_retry(failed: RunRow | None, retry: Backoff, begun: float) -> float:
+    """Return the seconds until a run that has failed is tried again.
+
+    One that was given up before we have ``begun`` is tried once more: who restarts the service has mended something.
+    """
+    if failed is None or failed.ended is None:
         return REST
+    if failed.attempt >= retry.max_attempts:
+        return REST if failed.ended >= begun else 0.0
     return left(failed.ended, retry.after(failed.attempt), clock.wall())
 
 
