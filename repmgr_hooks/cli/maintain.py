@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from contextlib import closing
+from pathlib import Path
 
 from repmgr_hooks import clock
 from repmgr_hooks.cli.output import OK
@@ -12,6 +14,7 @@ from repmgr_hooks.hook import wake
 from repmgr_hooks.journal.maintenance import Maintenance, Pause
 from repmgr_hooks.journal.pauses import keep, until_when
 from repmgr_hooks.journal.store import opened
+from repmgr_hooks.lock import holder, lock_name
 
 
 def do_pause(arguments: argparse.Namespace) -> int:
@@ -23,9 +26,23 @@ def do_pause(arguments: argparse.Namespace) -> int:
         for name in clusters:
             journal.pause(name, until, arguments.reason)
             keep(state_dir, name, Pause(until, arguments.reason, clock.wall()))
+    heard = wake(str(state_dir / "spool"))
     for name in clusters:
-        print(f"{name}: PAUSED {until_when(until)}: events are stored, nothing is done")
+        print(f"{name}: PAUSED {until_when(until)}: events are stored, nothing is done{_but(name, state_dir)}")
+    if not heard:
+        print(f"no service is running that works with {state_dir}", file=sys.stderr)
+        print("HINT: systemctl status repmgr-hooks", file=sys.stderr)
     return OK
+
+
+def _but(cluster: str, state_dir: Path) -> str:
+    """What goes on for all that."""
+    held = holder(state_dir / lock_name(cluster))
+    if held is None:
+        return ""
+    if "worker" in held.command.split():
+        return " after the step that the service is taking now"
+    return f" but by {held}, which goes on"
 
 
 def do_resume(arguments: argparse.Namespace) -> int:

@@ -26,13 +26,13 @@ from repmgr_hooks.journal.pauses import known, lasts
 from repmgr_hooks.journal.rows import Due, Place, RunRow, Waiting
 from repmgr_hooks.lock import LOCK_WAIT, exclusive, lock_name
 from repmgr_hooks.log import about, hint
+from repmgr_hooks.service import recorder
 from repmgr_hooks.service.guard import SwitchoverGuard
 from repmgr_hooks.service.monitor import Monitor
 from repmgr_hooks.service.prober import NoProber, Prober
-from repmgr_hooks.service.recorder import JournalRecorder, end_run, ended, failed_by, saw, summary_of
 from repmgr_hooks.service.run_turns import RUNS
 from repmgr_hooks.service.seen import Shown
-from repmgr_hooks.service.turns import REST, until_retry
+from repmgr_hooks.service.turns import until_retry
 from repmgr_hooks.service.wal_verifier import WalVerifier
 from repmgr_hooks.system.steps import Host
 
@@ -63,6 +63,8 @@ class ClusterController:
     ) -> None:
         self.name = managed.cluster.name
         self.stopping = threading.Event()
+        self.pausing = threading.Event()
+        """Set when a pause has begun: a run ends after the step that it is taking."""
         self.blind = threading.Event()
         """Set when events may have been lost: look after the cluster without them."""
         self.progress = Progress()
@@ -88,6 +90,7 @@ class ClusterController:
         self._broken = False
         """Whether the journal could not be used just now."""
         self._say_again = self._take_again = host.now()
+        self._begun = clock.wall()
         self._remind()
 
     def work(self) -> float:
@@ -108,18 +111,19 @@ class ClusterController:
             self._guard.look()
             while not self.stopping.is_set():
                 self.progress.expect()
+                self.pausing.clear()
                 due = self._due()
                 self._prober.resting = due.pause is not None
                 if pause := due.pause:
                     looks_again = self._shown.look_only(self._monitor, self._last_known, self._host)
                     self._host.close_idle()
-                    return min(self._rest_of(pause), looks_again, self._guard.due_in())
+                    return min(recorder.rest_of(self._journal, self.name, pause), looks_again, self._guard.due_in())
                 waiting, failed = due.waiting, due.last
                 if waiting and not self._owes_look:
                     self._run("event", waiting, failed)
                     self._monitor.look_now(any(item.event.meaning is RoleClaim.TROUBLE for item in waiting))
                     self._owes_look = self._tick > 0
-                elif (wait := until_retry(failed, self._config.service.retry)) <= 0:
+                elif (wait := until_retry(failed, self._config.service.retry, self._begun)) <= 0:
                     self._run("retry", [], failed)
                     self._monitor.look_now()
                 elif self._lost_events() or self._look_needs_run(failed, due.known):
@@ -131,21 +135,13 @@ class ClusterController:
                     return min(wait, self._monitor.due_in(), self._guard.due_in())
         except Stopped as error:
             log.info("%s: %s", self.name, error)
+            if not self.stopping.is_set():
+                recorder.release_cut_off(self._journal, self.name, self._config.state_dir)
         except LockTimeout as error:
             log.error("%s: %s", self.name, error)
             self._alerts.hindered("lock", error)
             return BUSY
         return 0.0
-
-    def _rest_of(self, pause: Pause) -> float:
-        """Return the seconds that are left of a pause. One that is yet to begin begins now: the clock was set back."""
-        if pause.until is None:
-            return REST
-        if (now := clock.wall()) >= pause.since:
-            return max(pause.until - now, 0.0)
-        seconds = pause.until - pause.since
-        self._ask(lambda: self._journal.pause(self.name, now + seconds, pause.reason))
-        return seconds
 
     def _lost_events(self) -> bool:
         """True if a run must see to it: what looks around by itself only looks at once."""
@@ -166,7 +162,7 @@ class ClusterController:
             return False
         if news := self._monitor.news:
             self._prober.heard(news, as_remembered(drift.decision, self._last_known))
-            saw(self._journal, self.name, news)
+            recorder.saw(self._journal, self.name, news)
         self._alerts.saw(drift.decision)
         self._verifier.look(drift.decision, drift.in_desired_state)
         self._shown.keep(drift, self._monitor, self._prober)
@@ -255,15 +251,15 @@ class ClusterController:
         covered = [*((self._ask(lambda: self._journal.events_of(failed.id)) if failed else None) or ()), *waiting]
         attempt = failed.attempt + 1 if failed and cause == "retry" else 1
         notified = self._notified_by(failed) if failed else set()
-        what = summary_of([item.event for item in covered]) if covered else f"{cause}, without an event"
+        what = recorder.summary_of([item.event for item in covered]) if covered else f"{cause}, without an event"
         log.info("%s: %s", self.name, what)
         self.looked, lock = None, self._config.state_dir / lock_name(self.name)
-        urgent, stops = bool(covered) or self._monitor.sees_another(self._last_known), self.stopping.is_set
+        urgent, stops = bool(covered) or self._monitor.sees_another(self._last_known), self._ends_run
         with RUNS.turn(urgent, lambda: stops() or self._due().interrupts, self.progress), exclusive(lock, LOCK_WAIT):
             self._remind()
             started, run = clock.wall(), self._begin(cause, attempt, covered)
-            shows = (self._shown.waiting, self.stopping.is_set, self._shown.show)
-            observer = JournalRecorder(self._journal, self.name, run, notified, *shows)
+            shows = (self._shown.waiting, stops, self._shown.show)
+            observer = recorder.JournalRecorder(self._journal, self.name, run, notified, *shows)
             try:
                 with about(run=run, events=[item.id for item in covered[-SHOWN:]]):
                     result = self._handle([item.event for item in covered], observer, cause == "drift" or bool(failed))
@@ -273,10 +269,13 @@ class ClusterController:
             self._prober.primary = result.decision.primary if result.decision else self._prober.primary
             self._prober.kick()
             self._alerts.saw(result.decision)
-            row = ended(run or 0, self.name, cause, attempt, started, result)
-            self._last = None if run and end_run(self._journal, row) else (row, observer.notified)
+            row = recorder.ended(run or 0, self.name, cause, attempt, started, result)
+            self._last = None if run and recorder.end_run(self._journal, row) else (row, observer.notified)
         if not result.ok and result.again and attempt >= self._config.service.retry.max_attempts:
             log.error("%s: given up after %d attempts", self.name, attempt, extra=hint("repmgr-hooks status"))
+
+    def _ends_run(self) -> bool:
+        return self.stopping.is_set() or self.pausing.is_set()
 
     def _handle(self, events: list[Event], observer: RunObserver, everything: bool) -> RunResult:
         try:
@@ -296,4 +295,4 @@ class ClusterController:
             raise
         except Exception as error:
             log.exception("%s: a bug in repmgr_hooks; please report it", self.name)
-            return failed_by(error, self._managed)
+            return recorder.failed_by(error, self._managed)

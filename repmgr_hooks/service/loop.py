@@ -56,6 +56,11 @@ class Loop(threading.Thread):
         self._queue.stirred.set()
         self.wake()
 
+    def pause(self) -> None:
+        """A pause has begun: a run ends after the current step, and its events wait."""
+        self._queue.pausing.set()
+        self.wake()
+
     def stop(self) -> None:
         """End after the current step."""
         self._queue.stopping.set()

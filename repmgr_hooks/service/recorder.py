@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from repmgr_hooks import clock
 from repmgr_hooks.cluster.decide import PrimaryDecision, last_known_of
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.engine.run import ActionResult, RunObserver, RunResult, ScheduledAction, Show
-from repmgr_hooks.errors import OperationFailed, Problem
+from repmgr_hooks.errors import LockTimeout, OperationFailed, Problem
 from repmgr_hooks.event import NAMED, Event
 from repmgr_hooks.journal.journal import Journal
+from repmgr_hooks.journal.maintenance import Pause
 from repmgr_hooks.journal.rows import Failed, Observation, Place, RunRow, StepRow
+from repmgr_hooks.lock import exclusive, lock_name
+from repmgr_hooks.service.turns import REST
 from repmgr_hooks.system.steps import Step
 
 log = logging.getLogger(__name__)
@@ -105,6 +109,38 @@ def end_run(journal: Journal, row: RunRow) -> bool:
     except OperationFailed as failure:
         log.error("%s", failure)
         return False
+
+
+def release_cut_off(journal: Journal, name: str, state_dir: Path) -> None:
+    """Let the events of a run that was cut off wait again. Of runs by hand, one may still be under way."""
+    try:
+        busy = [name] if _is_held(state_dir / lock_name(name)) else []
+        if released := journal.release_cut_off(busy, name):
+            log.warning("%s: %d event(s) of a run that was cut off are taken up again", name, released)
+    except OperationFailed as error:
+        log.error("%s; what a run that was cut off was for is seen without its events", error)
+
+
+def _is_held(lock: Path) -> bool:
+    try:
+        with exclusive(lock, 0.0):
+            return False
+    except LockTimeout:
+        return True
+
+
+def rest_of(journal: Journal, name: str, pause: Pause) -> float:
+    """Return the seconds that are left of a pause. One that is yet to begin begins now: the clock was set back."""
+    if pause.until is None:
+        return REST
+    if (now := clock.wall()) >= pause.since:
+        return max(pause.until - now, 0.0)
+    seconds = pause.until - pause.since
+    try:
+        journal.pause(name, now + seconds, pause.reason)
+    except OperationFailed as failure:
+        log.error("%s", failure)
+    return seconds
 
 
 def ended(run: int, cluster: str, cause: str, attempt: int, started: float, result: RunResult) -> RunRow:

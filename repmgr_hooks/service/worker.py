@@ -18,7 +18,8 @@ from repmgr_hooks.errors import LockTimeout, OperationFailed, UsageError
 from repmgr_hooks.hook import wake
 from repmgr_hooks.journal.journal import Journal, open_journal
 from repmgr_hooks.journal.last_seen import Publisher
-from repmgr_hooks.lock import exclusive, lock_name
+from repmgr_hooks.journal.pauses import paused_among
+from repmgr_hooks.lock import WORKER_LOCK, exclusive
 from repmgr_hooks.service.controller import ClusterController
 from repmgr_hooks.service.exhaustion import SHORT_OF, still_exhausted
 from repmgr_hooks.service.former_keeper import FormerPrimaryKeeper
@@ -26,6 +27,7 @@ from repmgr_hooks.service.hold_keeper import HoldKeeper
 from repmgr_hooks.service.intake import Intake
 from repmgr_hooks.service.loop import Loop
 from repmgr_hooks.service.prober import Prober
+from repmgr_hooks.service.recorder import release_cut_off
 from repmgr_hooks.service.seen import forget_removed
 from repmgr_hooks.service.systemd import notify
 from repmgr_hooks.service.turns import turns_of, visits_everywhere
@@ -99,7 +101,7 @@ class Worker:
 
     def _lock(self, stack: contextlib.ExitStack, once: bool) -> bool:
         """Become the one worker; False if one is there that has heard us. Raises LockTimeout."""
-        lock = self._config.state_dir / "worker.lock"
+        lock = self._config.state_dir / WORKER_LOCK
         end = clock.monotonic() + ONCE_LOCK_WAIT
         while True:
             try:
@@ -133,6 +135,9 @@ class Worker:
         while not self._stopping.is_set():
             if self._reload or config.is_out_of_date(self._config):
                 self._read_config_again(journal)
+            if knocked:
+                for name in paused_among(self._loops, journal, self._config.state_dir):
+                    self._loops[name].pause()
             taken = self._take_in(journal)
             if taken:
                 self._wake_loops(self._concerned(journal))
@@ -179,13 +184,6 @@ class Worker:
         log.error("%s", what)
         for name in self._config.clusters:
             self._notifier.tell(Alert(name, condition, "critical", what, momentary=True))
-
-    def _busy(self, name: str) -> bool:
-        try:
-            with exclusive(self._config.state_dir / lock_name(name), 0.0):
-                return False
-        except OperationFailed:
-            return True
 
     def _concerned(self, journal: Journal) -> Collection[str]:
         """Return the clusters for which events wait; all, if that is not known."""
@@ -246,7 +244,7 @@ class Worker:
                 keeper = FormerPrimaryKeeper(managed, journal, self._config, controller, notifier.tell)
                 self._formers.append(keeper)
                 starting.append(keeper)
-            release = partial(self._release_cut_off, name, journal)
+            release = partial(release_cut_off, journal, name, self._config.state_dir)
             close = partial(self._close, name, host)
             self._loops[name] = Loop(controller, before.get(name), release, close, first)
             starting += [self._keepers[-1], self._loops[name], prober]
@@ -263,13 +261,6 @@ class Worker:
         host.close_idle()
         if name not in self._config.clusters or not self._config.service.monitor_interval:
             forget_removed(self._config, self._shown)
-
-    def _release_cut_off(self, name: str, journal: Journal) -> None:
-        try:
-            if released := journal.release_cut_off([name] if self._busy(name) else [], name):
-                log.warning("%s: %d event(s) of a run that was cut off are taken up again", name, released)
-        except OperationFailed as error:
-            log.error("%s; what a run that was cut off was for is seen without its events", error)
 
     def _stop_helpers(self, clusters: Collection[str] | None = None) -> None:
         """Stop all; but of a cluster that is not among ``clusters`` any more, nobody else would take back a hold."""

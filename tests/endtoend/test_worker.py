@@ -147,11 +147,34 @@ def test_configuration_read_again(quiet_lab: Lab) -> None:
     config.unlink()
     hand_in(lab, 1, "primary_register")
     wait_for(lambda: routes(lab) == OPEN, "the run with the old configuration")
+    client = lab.start_client()
     lab.put(lab.gateway, CONFIG, good.replace("app: 54322", "app: 54323"))
     lab.daemons["worker"].send_signal(signal.SIGHUP)
     wait_for(lambda: "has been read again" in lab.gateway.log("worker"), "the new configuration")
     hand_in(lab, 1, "primary_register")
     wait_for(lambda: routes(lab) == {54321: "10.0.0.11", 54323: "10.0.0.11"}, "the run with the new one")
+    # After the next failover nobody would know that he writes on a stale primary.
+    wait_for(lambda: client.writes()[-1].row is None, "who came through the port that is no more to be cut")
+    client.stop()
+
+
+def test_a_pause_in_the_middle_of_a_run_leaves_the_port_closed(quiet_lab: Lab) -> None:
+    """A DBA wants to look around before clients get in."""
+    lab = quiet_lab
+    lab.start_worker()
+    with held_before_the_stream(lab):
+        hand_in(lab, 1, "primary_register")
+        wait_for(lambda: "create slot barman" in lab.gateway.log("worker"), "the middle of the run")
+        said = lab.gateway.hooks("pause", "--reason", "hands off").stdout
+    assert said == (
+        "main: PAUSED until it is resumed: events are stored, nothing is done"
+        " after the step that the service is taking now\n"
+    )
+    wait_for(lambda: "stopped before the next step" in lab.gateway.log("worker"), "the run to end")
+    assert (routes(lab), runs(lab)[-1]["message"]) == ({54321: "10.0.0.11"}, "cut off")
+    lab.gateway.run("iptables-restore", stdin="*nat\nCOMMIT\n")
+    assert lab.gateway.hooks("resume").returncode == 0
+    wait_for(lambda: handled(lab) and routes(lab) == OPEN, "all to be done")
 
 
 def test_spool_that_cannot_be_written(quiet_lab: Lab) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -26,9 +26,10 @@ from repmgr_hooks.journal.rows import StepRow
 from repmgr_hooks.lock import exclusive
 from repmgr_hooks.netfilter.reset import Flow
 from repmgr_hooks.service import controller as module
-from repmgr_hooks.service.controller import REST, ClusterController
+from repmgr_hooks.service.controller import ClusterController
 from repmgr_hooks.service.foreground import run_now
 from repmgr_hooks.service.recorder import summary_of
+from repmgr_hooks.service.turns import REST
 from repmgr_hooks.settings.backoff import Backoff
 from repmgr_hooks.system.steps import Program, Rows, Sql
 from tests.fake import Connection, FakeHost, Wall
@@ -250,6 +251,48 @@ def test_it_is_given_up_after_so_many_attempts(
     assert len(journal.runs(9)) == 3
 
 
+def given_up(journal: Journal, loaded: Config, wall: Wall, host: FakeHost) -> ClusterController:
+    """A service that looks every 5 s, after three attempts and an hour in which it has looked."""
+    queue = ClusterController(MAIN, journal, host, loaded)
+    add(journal, PROMOTED)
+    for _ in range(30):
+        later(wall, host, min(queue.work(), 5))
+    assert [run.attempt for run in journal.runs(9)] == [1, 2, 3], "what cannot be looked at is left to the retries"
+    later(wall, host, 3600)
+    assert queue.work() == 5
+    assert len(journal.runs(9)) == 3
+    return queue
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_what_was_given_up_is_tried_again_when_its_cause_has_gone(
+    journal: Journal, loaded: Config, wall: Wall, restarted: bool
+) -> None:
+    """Barman is there again: no event tells so, and clients would wait for ever."""
+    loaded = replace(loaded, service=replace(loaded.service, monitor_interval=5))
+    host = in_ruins()
+    queue = given_up(journal, loaded, wall, host)
+    host.barman.health = "good"
+    if restarted:
+        queue = ClusterController(MAIN, journal, host, loaded)
+    later(wall, host, 5)
+    queue.work()
+    assert all_is_well(host)
+    assert [run.ok for run in journal.runs(9)] == [False, False, False, True]
+
+
+def test_a_cause_that_comes_and_goes_is_waited_for_while_it_is_there(
+    journal: Journal, loaded: Config, wall: Wall
+) -> None:
+    loaded = replace(loaded, service=replace(loaded.service, monitor_interval=5))
+    host = in_ruins()
+    queue = given_up(journal, loaded, wall, host)
+    for _ in range(9):
+        later(wall, host, 5)
+        assert queue.work() == 5
+    assert len(journal.runs(99)) == 3
+
+
 @pytest.mark.parametrize("attempts", [1, 3])
 def test_a_new_event_is_handled_at_once_together_with_those_of_the_failed_run(
     journal: Journal, loaded: Config, wall: Wall, attempts: int
@@ -418,6 +461,54 @@ def test_a_pause_holds_retries_too(journal: Journal, loaded: Config, wall: Wall)
     later(wall, host, 3600)
     assert queue.work() == REST
     assert len(journal.runs(9)) == 1
+
+
+class Typed(FakeHost):
+    """Somebody types something while a run waits, at a moment of the fake clock."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.types: Callable[[], object] | None = None
+
+    def sleep(self, seconds: float) -> None:
+        super().sleep(seconds)
+        if self.types and self.now() > 20:
+            types, self.types = self.types, None
+            types()
+
+
+def test_a_pause_ends_the_run_that_is_under_way_and_its_events_wait(
+    journal: Journal, loaded: Config, wall: Wall
+) -> None:
+    """Without it the app port would be opened by its limit, while a DBA looks around."""
+    host = Typed()
+    failed_over(host)
+    host.barman.health = "ruins"
+    queue = ClusterController(MAIN, journal, host, loaded)
+
+    def pause() -> None:
+        journal.pause("main", None, "hands off")
+        queue.pausing.set()
+
+    host.types = pause
+    add(journal, PROMOTED)
+    assert [queue.work(), queue.work()] == [0.0, REST]
+    assert (host.types, host.leads_to(host.app_port), host.now() < 30) == (None, None, True)
+    (run,) = journal.runs(9)
+    assert (run.ok, run.message, [item.event for item in journal.waiting("main")]) == (False, "cut off", [PROMOTED])
+    journal.resume("main")
+    host.barman.health = "good"
+    assert queue.work() == REST
+    assert all_is_well(host)
+
+
+def test_a_pause_that_was_taken_back_ends_no_run(journal: Journal, loaded: Config, wall: Wall) -> None:
+    host = failed_over()
+    queue = ClusterController(MAIN, journal, host, loaded)
+    queue.pausing.set()
+    add(journal, PROMOTED)
+    assert queue.work() == REST
+    assert all_is_well(host)
 
 
 def test_the_pause_of_another_cluster_does_not_count(journal: Journal, loaded: Config) -> None:

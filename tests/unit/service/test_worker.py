@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from repmgr_hooks import config, hook
+from repmgr_hooks.cli import main as cli
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.event import Event
 from repmgr_hooks.journal import heartbeat, holds
@@ -289,6 +290,25 @@ def test_trouble_in_one_cluster_does_not_delay_another(
         worker.stop()
         thread.join(60)
     assert not thread.is_alive()
+
+
+def test_a_pause_that_is_typed_during_a_run_ends_it(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stuck = Stuck()
+    stuck.fail_over()
+    monkeypatch.setattr(module, "LocalHost", lambda conninfos, *_: stuck)
+    hook.store(str(state / "spool"), PROMOTED)
+    worker = ticking(state, 0)
+    with serving(worker):
+        assert stuck.asked.wait(60)
+        argv = ("--config", str(state.parent / "config.yaml"), "pause", "--reason", "hands off")
+        assert cli.run(argv) == 0
+        soon(worker._loops["main"]._queue.pausing.is_set)
+        stuck.let_go.set()
+        soon(lambda: not worker._loops["main"]._queue.pausing.is_set())
+    assert stuck.changes == []
+    journal = Journal(state / "journal.db")
+    assert [item.event.name for item in journal.waiting("main")] == ["standby_promote"]
+    journal.close()
 
 
 def with_a_second(state: Path) -> WithoutSignals:
