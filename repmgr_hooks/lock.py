@@ -29,6 +29,8 @@ POLL = 0.1
 LOCK_WAIT = 100.0
 """Seconds that a run waits for the end of another."""
 MOST = 300
+WORKER_LOCK = "worker.lock"
+"""Held by the one worker of a state directory."""
 
 
 class Holder(NamedTuple):

@@ -28,7 +28,7 @@ from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.pauses import pause_of
 from repmgr_hooks.journal.rows import RunRow
 from repmgr_hooks.journal.wal_checks import last_checks
-from repmgr_hooks.lock import holder, lock_name
+from repmgr_hooks.lock import WORKER_LOCK, holder, lock_name
 from repmgr_hooks.netfilter.backends import leads_to, spread_over
 from repmgr_hooks.reports import readers_port
 from repmgr_hooks.reports.former import formers_of
@@ -153,6 +153,7 @@ def look(
         loaded.service.retry.max_attempts,
         holder(loaded.state_dir / lock_name(settings.name)),
         0.0 if paused else _unwatched(loaded, settings.name),
+        loaded.service.monitor_interval > 0 and holder(loaded.state_dir / WORKER_LOCK) is None,
         tuple(led_astray(probes(), decision.primary)),
         ready(),
         checks,
@@ -205,7 +206,8 @@ def _ports(cluster: Cluster, host: Host) -> tuple[dict[str, int | None], dict[st
 def _unwatched(loaded: Config, cluster: str) -> float:
     """Return the seconds since the service looked, if it should have looked again by now."""
     looked = last_heartbeat(loaded.state_dir, cluster)
-    since = clock.wall() - looked if looked is not None else 0.0
+    # One from the future: the clock was set back, and the service has not looked since.
+    since = abs(clock.wall() - looked) if looked is not None else 0.0
     return (
         since
         if loaded.service.monitor_interval and since > max(LOOKS_AT_LEAST, 3 * loaded.service.monitor_interval)

@@ -56,6 +56,8 @@ class ClusterStatus:
     """Who works at the cluster now."""
     unwatched: float = 0.0
     """Seconds since the service looked, if that is too long ago."""
+    no_service: bool = False
+    """True if none is running that should look: each event starts a worker, and what sends none is not seen."""
     probes: tuple[Probe, ...] = ()
     """What a client finds behind each port that a route opens."""
     readiness: Readiness | None = None
@@ -136,6 +138,9 @@ class ClusterStatus:
             lines.append(f"  failover: {self.readiness}")
         if self.http:
             lines.append(f"  HTTP: {self.http}")
+        if self.no_service:
+            lines.append("  service: none is running, so only events are seen")
+            lines.append("  HINT: systemctl enable --now repmgr-hooks")
         if self.last:
             received, event = self.last
             lines.append(f"  last event: {event}, {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(received))}")

@@ -20,6 +20,7 @@ from repmgr_hooks.cli.arguments import parser
 from repmgr_hooks.cli.main import COMMANDS
 from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.handlers.contract import NAMES
+from repmgr_hooks.lock import exclusive
 from repmgr_hooks.reports.exposition import METRICS
 from repmgr_hooks.reports.status import ClusterStatus
 from repmgr_hooks.system.apply import apply
@@ -142,12 +143,18 @@ def test_the_options_of_check() -> None:
     ],
 )
 def test_what_needs_no_cluster(
-    command: str, name: str, run: Callable[..., int], host: FakeHost, capsys: pytest.CaptureFixture[str]
+    command: str,
+    name: str,
+    run: Callable[..., int],
+    host: FakeHost,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
-    """With the cluster of the unit tests."""
+    """With the cluster of the unit tests, and a service that runs."""
     host.nodes[2].upstream = 1
     shown = readme.sample(command, readme.TEXTS[name])
-    assert run(*shown.words) == 0
+    with exclusive(tmp_path / "worker.lock", 0.0):
+        assert run(*shown.words) == 0
     said = "".join(line for line in capsys.readouterr().out.splitlines(keepends=True) if "last event" not in line)
     assert readme.difference(tuple(line for line in shown.output if "last event" not in line), said) == ""
 

@@ -40,7 +40,7 @@ def test_status_of_a_healthy_cluster(run: RunResult, capsys: pytest.CaptureFixtu
     assert run("status") == 0
     first, *rest = capsys.readouterr().out.splitlines()
     assert first == "main: primary is node 1, timeline 1 (the only node out of recovery)"
-    assert len(rest) == 9
+    assert len(rest) == 9 + len(["service: none is running", "HINT"])
 
 
 def test_status_of_a_cluster_in_trouble(run: RunResult, capsys: pytest.CaptureFixture[str], host: FakeHost) -> None:

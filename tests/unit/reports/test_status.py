@@ -38,6 +38,7 @@ from tests.fake import FakeHost, FakeSlot
 SHIPPED = config.load(Path(__file__).resolve().parents[3] / "config/config.yaml")
 LOADED = replace(SHIPPED, service=replace(SHIPPED.service, state_dir="/nonexistent"))
 """Without the state of a service that runs on this machine."""
+WITHOUT_LOOKS = replace(LOADED, service=replace(LOADED.service, monitor_interval=0))
 MAIN = LOADED.clusters["main"]
 PROMOTED = Event(2, "standby_promote")
 DONE = (True, False, "done", 1, 1)
@@ -50,7 +51,7 @@ def healthy() -> FakeHost:
 
 
 def cluster_status(host: FakeHost, journal: Journal) -> ClusterStatus:
-    return look(MAIN, host, journal, LOADED)
+    return look(MAIN, host, journal, WITHOUT_LOOKS)
 
 
 def ended(journal: Journal, ok: bool, again: bool, attempt: int, message: str) -> None:
@@ -75,6 +76,19 @@ def test_all_as_it_should_be(journal: Journal) -> None:
     found = cluster_status(healthy(), journal)
     assert found.healthy
     assert found.lines() == HEALTHY
+
+
+def test_a_service_that_does_not_run(journal: Journal, tmp_path: Path) -> None:
+    """That is no fault, for the hook starts a worker; but nobody looks at what sends no event."""
+    loaded = replace(LOADED, service=replace(LOADED.service, state_dir=str(tmp_path)))
+    host = healthy()
+    with exclusive(tmp_path / "worker.lock", 0.0):
+        running = look(MAIN, host, journal, loaded)
+    stopped = look(MAIN, host, journal, loaded)
+    assert (running.no_service, running.lines()) == (False, HEALTHY)
+    assert stopped.healthy
+    said = ["  service: none is running, so only events are seen", "  HINT: systemctl enable --now repmgr-hooks"]
+    assert (stopped.no_service, stopped.lines()) == (True, [*HEALTHY, *said])
 
 
 def test_after_a_failover_that_nobody_handled(journal: Journal) -> None:
@@ -213,7 +227,7 @@ def test_what_no_step_can_fix_is_no_good_state_and_is_shown() -> None:
     warned = SimpleNamespace(observe=None, warnings=half)
     main = ManagedCluster(MAIN.cluster, (*MAIN.routes, Route(frozenset(), (Action("x", warned, None, "x"),))))
     host = healthy()
-    found = look(main, host, None, LOADED)
+    found = look(main, host, None, WITHOUT_LOOKS)
     assert not found.healthy
     assert found.lines() == [*HEALTHY, "  WARNING half a slot on 1", "  HINT: make the other half"]
     host.lose(1)
