@@ -171,6 +171,7 @@ UNTYPED = {
     "primary.systems": HUMAN,
     "primary.twins": HUMAN,
     "primary.unclear": HUMAN,
+    "primary.unheard": HUMAN,
     "primary.unconfigured": REGISTERED,
     "primary.unregistered": HUMAN,
     "recovery.history": "restore_command is the site's own",

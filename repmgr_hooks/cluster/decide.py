@@ -27,7 +27,11 @@ class ReasonCode(Enum):
     SO_FAR = ("the newest of several nodes out of recovery, and the primary so far",)
     KEPT = ("it was the primary or repmgr promoted it, and repmgr has promoted none that is newer",)
     # The primary is unknown.
-    NOBODY = ("no node is out of recovery", "promote one, or make the primary reachable")
+    NOBODY = ("no node is out of recovery", "promote one")
+    UNHEARD = (
+        "no node is out of recovery, but there is no answer from {nodes}",
+        "make {nodes} answer; promote a standby only if no other node can be a primary, and repmgrd does not",
+    )
     FOREIGN = (
         "{nodes} does not have the cluster's system identifier",
         "correct its address; after a restore: repmgr-hooks reconcile --reset-state",
@@ -46,10 +50,7 @@ class ReasonCode(Enum):
         "{nodes} was promoted, and not by repmgr, while a standby still receives WAL from the primary so far",
         "stop one of the two",
     )
-    SWINGING = (
-        "the primary has changed too often lately, now to {nodes}",
-        "to follow it at once: repmgr-hooks reconcile",
-    )
+    SWINGING = ("the primary has changed too often lately, now to {nodes}", "to follow it now: repmgr-hooks reconcile")
     AWAY = (
         "this gateway was away, nothing else shows that its last primary is still the one, and {nodes} does not answer",
         "make it answer, or start the other gateway; if you know that it is: repmgr-hooks reconcile",
@@ -181,6 +182,8 @@ def decide(
     voters = [state for state in states if state.reachable and not state.witness]
     primaries = [state for state in voters if state.is_primary]
     primary, reason = _choose(voters, primaries, last_known)
+    if reason.code is ReasonCode.NOBODY and (silent := _nodes(state for state in states if not state.reachable)):
+        reason = Reason(ReasonCode.UNHEARD, silent)
     swinging = most_changes is not None and last_known.changes >= most_changes
     if primary and swinging and primary.node != last_known.primary:
         reason = Reason(ReasonCode.SWINGING, (primary.node,))
@@ -230,9 +233,8 @@ def _choose(
     (leader,) = leaders
     if leader is kept or _promoted(leader, kept, last_known):
         by_repmgr = leader.made_by_repmgr or leader.node in last_known.promoted
-        return leader, Reason(
-            ReasonCode.ONLY if len(primaries) == 1 else ReasonCode.NEWEST if by_repmgr else ReasonCode.SO_FAR
-        )
+        several = ReasonCode.NEWEST if by_repmgr else ReasonCode.SO_FAR
+        return leader, Reason(ReasonCode.ONLY if len(primaries) == 1 else several)
     if kept and kept.timeline >= last_known.timeline:
         newer = [state for state in primaries if state.timeline > kept.timeline and _promoted(state, kept, last_known)]
         return max([kept, *newer], key=lambda state: state.timeline), Reason(ReasonCode.KEPT)

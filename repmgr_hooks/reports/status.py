@@ -171,7 +171,8 @@ class ClusterStatus:
         for problem in (*notes, *self.warnings):
             yield from (f"WARNING {problem}", *hint_lines(problem.hint))
         for found in merged(self.probes):
-            yield from (f"WARNING {found}", *hint_lines(found.hint))
+            # While no primary is known there is no port to lead.
+            yield from (f"WARNING {found}", *hint_lines(found.hint if self.decision.primary else ""))
         for obstacle in self.obstacles:
             yield from (f"WARNING {obstacle}", *hint_lines(obstacle.hint))
         for problem in [broken(row, self.cluster.name) for row in self.wal_checks if row.problem][:1]:

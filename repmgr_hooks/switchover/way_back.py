@@ -119,7 +119,8 @@ class WayBack:
         finder = self._finder()
         decision = finder.decision(self._host)
         newer = finder.last_known.timeline > self.found.timeline
-        if decision.reason.code is not ReasonCode.NOBODY or newer or not self.found.timeline:
+        nobody = decision.reason.code in (ReasonCode.NOBODY, ReasonCode.UNHEARD)
+        if not nobody or newer or not self.found.timeline:
             return ()
         asked = [state.node for state in decision.states if state.reachable and not state.witness]
         if not take_back.are_paused(asked, self._host, LIMIT):

@@ -149,7 +149,7 @@ def test_a_primary_is_unknown() -> None:
     alert = found(UNKNOWN)["primary"]
     assert (alert.severity, alert.hint) == (
         "critical",
-        "promote one, or make the primary reachable; see repmgr-hooks status --cluster main",
+        "promote one; see repmgr-hooks status --cluster main",
     )
     assert alert.summary.startswith("primary unknown: no node is out of recovery")
 

@@ -128,8 +128,8 @@ def test_an_unknown_primary(journal: Journal) -> None:
     lines = found.lines()
     assert not found.healthy
     assert lines[:2] == [
-        "main: UNKNOWN primary: no node is out of recovery",
-        "  HINT: promote one, or make the primary reachable",
+        "main: UNKNOWN primary: no node is out of recovery, but there is no answer from node 1",
+        "  HINT: make node 1 answer; promote a standby only if no other node can be a primary, and repmgrd does not",
     ]
     assert "  node 1: connection timeout expired" in lines
     assert "  WARNING node 1 does not answer" in lines
