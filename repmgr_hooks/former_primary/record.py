@@ -92,7 +92,7 @@ def read(cluster: Cluster) -> dict[int, Former]:
         return {}
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError) as error:
         what = f"{path} cannot be read: {error!r}; no node is stopped or rejoined"
-        raise OperationFailed(what, code=NO_RECORD, hint=f"remove {path}") from None
+        raise OperationFailed(what, code=NO_RECORD, hint=holds.way_out(error, path)) from None
 
 
 def keep(cluster: Cluster, formers: Mapping[int, Former]) -> None:

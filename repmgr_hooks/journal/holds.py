@@ -201,5 +201,10 @@ def read_text(path: Path) -> str:
         return file.read(MOST)
 
 
+def way_out(error: Exception, path: Path) -> str:
+    """Return what to do about a record that cannot be read: who only may not read it must not remove it."""
+    return "run this as root" if isinstance(error, PermissionError) else f"remove {path}"
+
+
 def _path(cluster: Cluster) -> Path:
     return Path(cluster.state_dir) / f"cluster-{cluster.name}.hold"

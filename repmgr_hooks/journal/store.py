@@ -63,11 +63,10 @@ class Store:
             self._patience = max(self._patience - max(clock.monotonic() - begun - free, 0.0), 0.0)
 
     def _unusable(self, error: object) -> OperationFailed:
-        return OperationFailed(
-            f"the journal {self._path} cannot be used: {error}",
-            code="journal",
-            hint="check the disk and the file's owner, or move a broken file away",
-        )
+        hint = "check the disk and the file's owner, or move a broken file away"
+        if isinstance(error, PermissionError):
+            hint = "run this as root; else check the file's owner"
+        return OperationFailed(f"the journal {self._path} cannot be used: {error}", code="journal", hint=hint)
 
     def _current(self, busy_limit: float) -> sqlite3.Connection:
         """Return the connection; a new one if the file was moved away, or else we would write where nobody reads."""

@@ -110,7 +110,8 @@ def read(cluster: Cluster) -> Record | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError, ArithmeticError, RecursionError) as error:
-        raise OperationFailed(f"{path} cannot be read: {error}", code="no_record", hint=f"remove {path}") from None
+        what = f"{path} cannot be read: {error}"
+        raise OperationFailed(what, code="no_record", hint=holds.way_out(error, path)) from None
 
 
 def _parsed(text: str) -> Record:

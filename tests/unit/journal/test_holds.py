@@ -91,3 +91,10 @@ def test_a_process_is_alive_until_it_has_ended() -> None:
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
         assert not is_alive(found), "nobody has waited for it yet"
     assert not is_alive(found)
+
+
+@pytest.mark.parametrize(
+    ("error", "way"), [(PermissionError(13, "no"), "run this as root"), (ValueError(), "remove /x")]
+)
+def test_who_may_not_read_a_record_is_not_told_to_remove_it(error: Exception, way: str) -> None:
+    assert holds.way_out(error, Path("/x")) == way
