@@ -39,6 +39,8 @@ LOGGING = {
 }
 """These commands say what they do while they do it."""
 OF_NO_CLUSTER = ("check", "complete", "config-schema", "forward", "handlers", "receive-event", "serve-http", "worker")
+OF_EACH_CLUSTER = ("boot", "check-wal", "history", "metrics", "pause", "reconcile", "resume", "status")
+OF_ALL, OF_ONE = "this one only; without it each cluster", "required if the configuration has several clusters"
 UNLISTED = ("complete",)
 """Only the shell calls it."""
 
@@ -66,7 +68,7 @@ def parser(words: Sequence[str] = ()) -> Parser:
         )
         made.set_defaults(command=name)
         if name not in OF_NO_CLUSTER:
-            made.add_argument("--cluster", help="required if the configuration has several clusters")
+            made.add_argument("--cluster", help=OF_ALL if name in OF_EACH_CLUSTER else OF_ONE)
         if name in LOGGING:
             made.add_argument("--log", choices=["plain", "json"], default="plain", help="json: one object per line")
         add_options(made)
