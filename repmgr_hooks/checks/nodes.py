@@ -17,7 +17,7 @@ from repmgr_hooks.cluster.failover_slots import NAME
 from repmgr_hooks.cluster.login import address_in
 from repmgr_hooks.cluster.observe import Registered
 from repmgr_hooks.cluster.primary import PrimaryFinder
-from repmgr_hooks.cluster.readiness import Hindrance, Readiness, ReadinessProbe
+from repmgr_hooks.cluster.readiness import NO_STANDBY, Hindrance, Readiness, ReadinessProbe
 from repmgr_hooks.cluster.repmgr_files import Identity, identities, program
 from repmgr_hooks.cluster.wal import size
 from repmgr_hooks.engine.routes import ManagedCluster
@@ -199,6 +199,8 @@ def _failover(topic: Topic, readiness: Readiness) -> Iterator[Finding]:
         if obstacle.code is Hindrance.INACTIVE:
             continue  # said already, under nodes.registered
         yield (topic.fail if obstacle.nobody else topic.warn)(str(obstacle), obstacle.hint)
+    if readiness == NO_STANDBY:
+        return  # who does not answer, or is a stale primary, has been said already
     if readiness.unknown:
         yield topic.warn(str(readiness), "upgrade repmgr to 4.4 or newer, if these functions are what is missing")
     elif not readiness.obstacles:

@@ -123,9 +123,15 @@ class Readiness:
 
     def __str__(self) -> str:
         could = f"repmgr would promote {_named(self.candidates, ' or ')}" if self.candidates else "NOT POSSIBLE"
+        if self == NO_STANDBY:
+            return f"{could}: no standby answers"
         if self.unknown and not self.candidates:
             could = "UNKNOWN"
         return "; ".join([could, *(f"node {node} cannot be asked: {why}" for node, why in self.unknown.items())])
+
+
+NO_STANDBY = Readiness()
+"""There is none that answers."""
 
 
 @dataclass(frozen=True)
@@ -149,13 +155,15 @@ class ReadinessProbe:
         """What the last look went by."""
 
     def look(self, decision: PrimaryDecision, cluster: Cluster, host: Host, since: float = 0.0) -> Readiness | None:
-        """Return what stands against a failover now; None without a primary and a standby.
+        """Return what stands against a failover now; None without a primary, or of a node that is alone by design.
 
         ``since``: when the primary was found, in seconds since the epoch.
         """
         standbys = [state for state in decision.states if state.reachable and state.role == "standby"]
-        if decision.primary is None or not standbys:
+        if decision.primary is None or len(decision.states) == 1:
             return None
+        if not standbys:
+            return NO_STANDBY
         asked = ask([state.node for state in standbys], cluster, host)
         settled = not 0 <= clock.wall() - since < SETTLED
         files = self.seen = self.files(decision.primary, cluster, host)

@@ -218,3 +218,14 @@ def test_each_obstacle_has_its_words_and_its_way_out() -> None:
         assert "node 2 and node 3" in str(obstacle)
         assert str(obstacle).startswith("no standby would be promoted: ")
         assert obstacle.hint
+
+
+def test_a_node_that_is_alone_by_design_lacks_no_standby() -> None:
+    host, alone = three(), replace(THREE, nodes={1: NODES[1]})
+    for number in (2, 3):
+        host.lose(number)
+    seen = [
+        ReadinessProbe().look(PrimaryFinder(cluster, LastKnownPrimary()).decision(host), cluster, host)
+        for cluster in (alone, THREE)
+    ]
+    assert seen == [None, readiness.NO_STANDBY]

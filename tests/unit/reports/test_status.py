@@ -114,11 +114,32 @@ def test_after_a_failover_that_nobody_handled(journal: Journal) -> None:
         "  slot barman: reserved, holds 16 MB of WAL",
         "  Barman: streaming, 0 B behind",
         "  archive: its records have not been checked yet",
+        "  failover: NOT POSSIBLE: no standby answers",
         "  WARNING node 1 does not answer",
     ]
     host.nodes[1].reachable, host.nodes[1].in_recovery, host.nodes[1].timeline = True, True, 2
     assert handle(MAIN, host, []).ok
     assert cluster_status(host, journal).healthy
+
+
+def test_after_the_failover_of_two_nodes_no_other_is_possible(journal: Journal) -> None:
+    """Nothing said so, and the alert that asks the metric for 0 never came."""
+    host = healthy()
+    found = [cluster_status(host, journal)]
+    host.fail_over()
+    found.append(cluster_status(host, journal))
+    host.lose(2)
+    found.append(cluster_status(host, journal))
+    values = [
+        [
+            each.value
+            for each in metrics.measure(status, None, Path("/nonexistent"))
+            if each.metric == "failover_possible"
+        ]
+        for status in found
+    ]
+    assert values == [[1], [0], []], "while no primary is known it is repmgrd's affair"
+    assert "  failover: NOT POSSIBLE: no standby answers" in found[1].lines()
 
 
 def test_an_unknown_primary(journal: Journal) -> None:
