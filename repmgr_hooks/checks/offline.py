@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from repmgr_hooks.checks import clients, passwords, routes
 from repmgr_hooks.checks.finding import Finding, Topic
 from repmgr_hooks.config import Config
+from repmgr_hooks.forward.settings import DatabaseHost
 
 NEVER_SEEN = ("nodes", "Barman", "repmgr.conf", "netfilter", "users", "other files")
 
@@ -20,6 +22,12 @@ def findings(loaded: Config) -> Iterator[Finding]:
         yield from routes.look(managed, loaded.service.monitor_interval)
         yield from passwords.written(managed.cluster)
         yield clients.role(managed.cluster)
+
+
+def of_database_host(loaded: DatabaseHost, path: Path) -> Finding:
+    """Judge the file of a database host."""
+    where = ", ".join(loaded.gateways)
+    return Topic("config.file", str(path)).ok(f"a database host that hands events to {where}")
 
 
 def not_looked_at(loaded: Sequence[Config]) -> str:

@@ -75,12 +75,16 @@ def judged(arguments: argparse.Namespace) -> tuple[list[Finding], str]:
     if arguments.end_to_end or arguments.restore or arguments.send_test_alert:
         raise UsageError("--offline looks at nothing but the file", hint="leave out the other options")
     loaded: list[Config] = []
+    hosts: list[Finding] = []
     refused: list[UsageError] = []
     for path in arguments.offline or [config_path(arguments.config)]:
         try:
-            loaded.append(load(path, here=False))
+            if forwards(str(path)):
+                hosts.append(offline.of_database_host(settings.load(path, here=False), path))
+            else:
+                loaded.append(load(path, here=False))
         except UsageError as error:
             refused.append(error)
     if refused:
         raise UsageError("\n".join(map(str, refused)), hint=refused[0].hint)
-    return [found for one in loaded for found in offline.findings(one)], offline.not_looked_at(loaded)
+    return [*hosts, *(found for one in loaded for found in offline.findings(one))], offline.not_looked_at(loaded)

@@ -51,9 +51,9 @@ class DatabaseHost:
         return Path(self.state_dir, "forward", gateway)
 
 
-def load(path: Path) -> DatabaseHost:
-    """Read the file. Raises UsageError that lists every mistake."""
-    document = outline.read(path, Document)
+def load(path: Path, here: bool = True) -> DatabaseHost:
+    """Read the file; ``here``: as that of this host. Raises UsageError that lists every mistake."""
+    document = outline.read(path, Document, here)
     if isinstance(document.data, dict) and "clusters" in document.data:
         raise UsageError(
             f"{path} has 'clusters': it is the file of a gateway, which handles its events itself",

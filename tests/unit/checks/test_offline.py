@@ -16,6 +16,7 @@ from repmgr_hooks.errors import UsageError
 from repmgr_hooks.settings import libpq
 from tests.unit.config.test_config import GOOD, changed
 
+SHIPPED = Path(__file__).resolve().parents[3] / "config/database-host.yaml"
 ELSEWHERE = GOOD + (
     "      - on: [repmgrd_promote_error]\n        do: [{command: {run: [/nonexistent/page-somebody, postgres]}}]\n"
     "alerts: [{exec: [/nonexistent/page]}]\n"
@@ -52,6 +53,19 @@ def test_a_good_file_is_good_on_a_machine_that_has_nothing_of_it(
 def test_the_file_that_is_configured(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["--config", str(file), "check", "--offline"]) == 0
     assert f"OK    config.file         {file}: 1 cluster(s), 3 route(s)" in capsys.readouterr().out
+
+
+def test_the_file_of_a_database_host(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ansible's ``validate`` is the same there."""
+    (there := tmp_path / "there.yaml").write_text(SHIPPED.read_text())
+    there.chmod(0o666)
+    assert cli.run(["check", "--offline", str(there), str(file)]) == 0
+    said = capsys.readouterr().out
+    assert f"OK    config.file         {there}: a database host that hands events to gateway\n" in said
+    assert f"OK    config.file         {file}: 1 cluster(s), 3 route(s)" in said
+    there.write_text(SHIPPED.read_text().replace("timeout: 20", "timeout: soon"))
+    assert cli.run(["check", "--offline", str(there)]) == 2
+    assert "line 11: forward.gateways.gateway.timeout: must be a whole number" in capsys.readouterr().err
 
 
 def test_several_files_are_judged_together(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
