@@ -218,8 +218,12 @@ class Cluster:
         return place.host if place.port in (0, self.postgres.port) else str(place)
 
     def rejoin(self, primary: int, repmgr: str) -> str:
-        """Return the command that makes a node whose PostgreSQL is stopped a standby of the primary again."""
-        return f"stop PostgreSQL, then: {repmgr} node rejoin -d '{self.upstream(primary)}' --force-rewind"
+        """Return the command that makes a node whose PostgreSQL is stopped a standby of the primary again.
+
+        Without ``-f`` repmgr looks for its file in places of its own (configfile.c, load_config).
+        """
+        way = f"-f REPMGR_CONF node rejoin -d '{self.upstream(primary)}' --force-rewind"
+        return f"stop PostgreSQL, then as postgres: {repmgr} {way}"
 
     def rejoin_stale(self, nodes: str, primary: int, repmgr: str) -> str:
         """Return what is to be done about stale primaries: by hand, or only if the service does not do it."""

@@ -140,4 +140,4 @@ def test_a_stale_primary_is_not_told_to_register_as_one(lab: Lab) -> None:
     found = json.loads(lab.gateway.hooks("check", "--json").stdout)
     hints = [item["hint"] for item in found if item["level"] != "OK"]
     assert not any("primary register" in hint for hint in hints)
-    assert any("repmgr node rejoin -d 'host=10.0.0.12" in hint for hint in hints)
+    assert any("repmgr -f REPMGR_CONF node rejoin -d 'host=10.0.0.12" in hint for hint in hints)

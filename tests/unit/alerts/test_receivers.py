@@ -159,7 +159,10 @@ def test_a_stale_primary_comes_with_what_to_type(why: ReasonCode) -> None:
     alert = found(replace(KNOWN, notes=(Reason(ReasonCode.SILENT, (3,)), Reason(why, (1,), 2, 1))))["stale_primary"]
     assert alert.severity == "critical"
     assert alert.summary == str(Reason(why, (1,), 2, 1))
-    assert "on node 1: stop PostgreSQL, then: repmgr node rejoin -d 'host=10.0.0.12 port=5432" in alert.hint
+    assert (
+        "on node 1: stop PostgreSQL, then as postgres: repmgr -f REPMGR_CONF node rejoin -d 'host=10.0.0.12 port=5432"
+        in alert.hint
+    )
     assert list(found(replace(UNKNOWN, notes=(Reason(why, (1,)),)))) == ["stale_primary", "primary"]
 
 

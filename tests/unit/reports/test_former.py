@@ -47,5 +47,5 @@ def test_with_the_section_its_state_is_shown(managed: ManagedCluster) -> None:
 def test_what_to_do_about_a_stale_primary_names_the_service_first(managed: ManagedCluster) -> None:
     by_hand = managed.cluster.rejoin_stale("node 1", 2, "repmgr")
     own = replace(managed.cluster, former_primary=FormerPrimary()).rejoin_stale("node 1", 2, "repmgr")
-    assert by_hand.startswith("on node 1: stop PostgreSQL, then: repmgr node rejoin")
+    assert by_hand.startswith("on node 1: stop PostgreSQL, then as postgres: repmgr -f REPMGR_CONF node rejoin")
     assert own == f"the service stops it once that is certain (former_primary); if it does not, {by_hand}"

@@ -354,7 +354,7 @@ def test_after_its_attempts_it_stays_stopped_and_that_is_said(kept: Kept) -> Non
     last = kept.told[-1]
     assert (last.condition, last.severity) == ("former_primary", "critical")
     assert last.summary == "node 1 stays stopped: 3 attempt(s) to rejoin it in 86400 s; the last: no disk"
-    assert "repmgr node rejoin -d 'host=10.0.0.12" in last.hint
+    assert "repmgr -f REPMGR_CONF node rejoin -d 'host=10.0.0.12" in last.hint
     kept.comes_back()
     kept.look(2)
     assert kept.node.did[-1] == "stop 1", "whoever starts it again"
