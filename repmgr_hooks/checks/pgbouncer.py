@@ -12,14 +12,13 @@ from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.handlers import pgbouncer as handler
 from repmgr_hooks.system.consoles import DATABASE
-from repmgr_hooks.system.pgbouncer import LIMIT, PgBouncer, look
+from repmgr_hooks.system.pgbouncer import PgBouncer, look, settings_of, shares_its_port
 from repmgr_hooks.system.steps import Host, console_name
 
 LONGEST_RETRY = 2.0
 """Seconds: after one refused connection to the server PgBouncer makes no other for ``server_login_retry``."""
 SHORTEST_WAIT = 60.0
 """Seconds that a switchover may hold clients; PgBouncer disconnects those that wait for ``query_wait_timeout``."""
-SETTINGS = "SHOW CONFIG"
 Settings = Mapping[str, str]
 
 
@@ -28,7 +27,7 @@ def findings(managed: ManagedCluster, host: Host) -> Iterator[Finding]:
     asked = pgbouncers_of(managed)
     if not asked:
         return
-    configs = host.ask_consoles(dict.fromkeys(asked, (SETTINGS,)), LIMIT)
+    configs = settings_of(asked, host)
     for console, each in look(asked, host).items():
         where, config = f"{managed.cluster.name} {console_name(console)}", configs[console]
         topic = Topic("pgbouncer.console", where)
@@ -36,7 +35,10 @@ def findings(managed: ManagedCluster, host: Host) -> Iterator[Finding]:
         if wrong or isinstance(each, OperationFailed) or isinstance(config, OperationFailed):
             yield topic.fail(str(wrong), _way_in(console, wrong.code if wrong else ""))
             continue
-        settings = {str(row["key"]): str(row["value"]) for row in config[0]}
+        settings = config
+        if shared := shares_its_port(console, settings):
+            yield topic.fail(f"{shared.message}: PAUSE would reach one of them, and RESUME another", shared.hint)
+            continue
         yield _role(topic, console, each, settings)
         for name in asked[console]:
             yield _database(Topic("pgbouncer.database", where), managed, each, name)

@@ -51,9 +51,14 @@ def holdable(managed: ManagedCluster, host: Host) -> Holdable:
     """Look which databases of which PgBouncers can be paused by us."""
     asked, problems = pgbouncers_of(managed), list[Problem]()
     can: dict[str, tuple[str, ...]] = {}
+    settings = pgbouncer.settings_of(asked, host) if asked else {}
     for console, each in pgbouncer.look(asked, host).items() if asked else ():
-        if not isinstance(each, PgBouncer):
-            problems.append(Problem.of(each))
+        known = settings[console]
+        if isinstance(each, OperationFailed) or isinstance(known, OperationFailed):
+            problems += [Problem.of(said) for said in (each, known) if isinstance(said, OperationFailed)][:1]
+            continue
+        if shared := pgbouncer.shares_its_port(console, known):
+            problems.append(shared)
             continue
         problems += paused_by_hand(each, asked[console], ())
         can[console] = tuple(n for n in asked[console] if (found := each.database(n)) and not found.paused)

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from psycopg.conninfo import conninfo_to_dict
+
 from repmgr_hooks.errors import OperationFailed, Problem, odd_answer
 from repmgr_hooks.system.steps import ConsoleCommand, Host, Table, console_name
 from repmgr_hooks.text import one_line
@@ -87,6 +89,7 @@ class PgBouncer:
         return next((client for client in self.clients if client.own == server.link), None) if server.link else None
 
 
+SETTINGS = "SHOW CONFIG"
 BRIEF = ("SHOW VERSION", "SHOW DATABASES")
 FULL = (*BRIEF, "SHOW SERVERS", "SHOW CLIENTS")
 
@@ -97,6 +100,31 @@ def look(
     """Return what each PgBouncer says; with ``connections`` also who is connected, which may be thousands."""
     answers = host.ask_consoles(dict.fromkeys(consoles, FULL if connections else BRIEF), limit)
     return {console: _read(console, answer) for console, answer in answers.items()}
+
+
+def settings_of(consoles: Iterable[str], host: Host) -> dict[str, dict[str, str] | OperationFailed]:
+    """Return the settings of each PgBouncer."""
+    answers = host.ask_consoles(dict.fromkeys(consoles, (SETTINGS,)), LIMIT)
+    return {console: _settings(console, answer) for console, answer in answers.items()}
+
+
+def _settings(console: str, answer: list[Table] | OperationFailed) -> dict[str, str] | OperationFailed:
+    if isinstance(answer, OperationFailed):
+        return answer
+    try:
+        return {str(row["key"]): str(row["value"]) for row in answer[0]}
+    except Exception as error:  # what it says is foreign text
+        return OperationFailed(f"PgBouncer {console_name(console)}: {odd_answer(error)}", code="odd_answer")
+
+
+def shares_its_port(console: str, settings: Mapping[str, str]) -> Problem | None:
+    """Return what is wrong if several processes listen there: Linux gives each connection to one of them
+    (``SO_REUSEPORT``, socket(7)), so PAUSE would reach one, and RESUME another, whose clients do not wait.
+    """
+    if settings.get("so_reuseport", "0") == "0" or str(conninfo_to_dict(console).get("host", "")).startswith("/"):
+        return None
+    what = f"PgBouncer {console_name(console)}: several processes may share its port (so_reuseport = 1)"
+    return Problem("shared_port", what, "in 'on', name each process by its own unix_socket_dir: host=/run/pgbouncer1")
 
 
 def _read(console: str, answer: list[Table] | OperationFailed) -> PgBouncer | OperationFailed:

@@ -78,6 +78,21 @@ def test_a_console_that_speaks_tls_only_and_one_at_a_unix_socket() -> None:
             assert not pooler.paused()
 
 
+def test_processes_that_share_a_port_are_named_by_their_sockets() -> None:
+    """Linux gives each connection to one of them: PAUSE reached one, RESUME another, and clients waited for ever."""
+    with fresh_lab() as lab:
+        lab.build()
+        use(lab, Pooler(lab, lab.gateway, more="so_reuseport = 1"))
+        assert lab.gateway.hooks("reconcile").returncode == 0
+        (found,) = findings(lab)
+        assert (found["level"], found["code"]) == ("FAIL", "pgbouncer.console")
+        assert "several processes may share its port (so_reuseport = 1)" in found["message"]
+        config = lab.gateway.path(CONFIG_FILE)
+        at_socket = f"'host=/run/postgresql port=6432 user={ADMIN}'"
+        config.write_text(re.sub(r"\[app\], on: \[.*?\]}", f"[app], on: [{at_socket}]}}", config.read_text()))
+        assert findings(lab) == []
+
+
 def log(lab: Lab) -> str:
     return lab.gateway.log("worker")
 

@@ -74,6 +74,7 @@ DEAD = OperationFailed("PgBouncer: Connection refused", code="no_answer")
         (lambda each: setattr(each, "failed", DEAD), "FAIL", "console", "on its host: systemctl start pgbouncer"),
         (lambda each: setattr(each, "failed", REJECTED), "FAIL", "console", f"{IN}admin_users = hooks; "),
         (lambda each: each.config.update(admin_users="dba"), "FAIL", "console", f"{IN}admin_users = dba, hooks; "),
+        (lambda each: each.config.update(so_reuseport="1"), "FAIL", "console", "in 'on', name each process"),
         (lambda each: each.databases.clear(), "FAIL", "database", LINE),
         (lambda each: lead(each, ("10.0.0.11", 5432)), "WARN", "database", LINE),
         (lambda each: lead(each, ("", 0)), "WARN", "database", LINE),

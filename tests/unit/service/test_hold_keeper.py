@@ -18,6 +18,7 @@ from repmgr_hooks.journal.maintenance import Pause
 from repmgr_hooks.service.hold_keeper import KEPT, SEEK_EVERY, HoldKeeper
 from repmgr_hooks.switchover.phases import HOLD_LIMIT
 from repmgr_hooks.system.alert import Alert
+from repmgr_hooks.system.pgbouncer import shares_its_port
 from repmgr_hooks.system.steps import console_name
 from tests.fake import FakeHost
 from tests.fake_pgbouncer import FakePgBouncer
@@ -166,6 +167,18 @@ def test_what_cannot_be_held_is_said(kept: Kept) -> None:
         "no_answer",
         "no_database",
     ]
+
+
+def test_processes_that_share_a_port_are_not_held(kept: Kept) -> None:
+    """PAUSE reached one of them, and RESUME another: clients of the first waited for ever."""
+    kept.host.pgbouncers[NEAR].config["so_reuseport"] = "1"
+    can = engine.holdable(kept.managed, kept.host)
+    assert ([console_name(each) for each in can.pgbouncers], [problem.code for problem in can.problems]) == (
+        [FAR],
+        ["shared_port"],
+    )
+    by_socket = "host=/run/pgbouncer1 user=hooks dbname=pgbouncer"
+    assert shares_its_port(by_socket, {"so_reuseport": "1"}) is None, "each by its own"
 
 
 def test_a_limit_that_is_over(kept: Kept) -> None:
