@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import re
+import ipaddress
 from collections.abc import Mapping
+from contextlib import suppress
 
 from psycopg import Error, conninfo
 
@@ -70,7 +71,9 @@ def way(
             what = f"{name} is service={parts['service']}, which is not resolved here"
             return topic.warn(what, f"in that service, for each of {', '.join(ways)}: {right}")
         place, port = parts.get("hostaddr") or parts.get("host", ""), parts.get("port", "5432")
-        if not {(address, port) for address in (place, *_addresses(place, settings, host))} & ours:
+        # Also IPv6 addresses may be written in several ways.
+        good_places = {(str(ipaddress.ip_address(address)), number) for address, number in ours}
+        if not {(address, port) for address in _addresses(place, settings, host)} & good_places:
             return topic.fail(
                 f"{name} leads to {place or 'a socket'} port {port}, {where}", f"in Barman's file: {right} in both"
             )
@@ -78,8 +81,10 @@ def way(
 
 
 def _addresses(name: str, settings: Barman, host: Host) -> set[str]:
-    """Return the addresses of a name, where Barman runs; none for what is an address itself, or not known there."""
-    if not name or name.startswith("/") or not re.search(r"[g-zG-Z]", name):
+    """Return the addresses of a name, where Barman runs, each in its one form; none for what is not known there."""
+    with suppress(ValueError):
+        return {str(ipaddress.ip_address(name))}
+    if not name or name.startswith("/"):
         return set()
     try:
         said = host.run(Program(settings.beside("getent", "ahosts", name)), LIMIT)

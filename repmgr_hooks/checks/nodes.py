@@ -137,7 +137,8 @@ def _silent(topic: Topic, managed: ManagedCluster, number: int, error: Operation
         line = f"host {settings.dbname} {settings.user} {Family(address).exactly(address)} scram-sha-256"
         return topic.fail(what, f"in its pg_hba.conf, then reload: {line}")
     place, port = settings.passfile or f"{user.home}/.pgpass", managed.cluster.endpoint(number).port
-    password = f"in {place}: {node.name or node.host}:{port}:*:{settings.user}:PASSWORD"
+    there = (node.name or node.host).replace(":", r"\:")  # as libpq reads it (libpq-pgpass)
+    password = f"in {place}: {there}:{port}:*:{settings.user}:PASSWORD"
     if "password" in what:
         return topic.fail(what, password)
     by_hand = f"sudo -u {user.name} psql '{managed.cluster.conninfos()[number]}'"

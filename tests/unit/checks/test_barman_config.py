@@ -42,3 +42,24 @@ def test_backups_may_come_from_a_standby() -> None:
 def test_where_all_ports_are_for_readers() -> None:
     only = replace(MAIN, gateway=Gateway("10.0.0.20", {"readers": 54323}))
     assert judged(only, by(54323)).level == "FAIL"
+
+
+SIX = Cluster({1: Node("fd00::11")}, Gateway("fd00::20", {"barman": 54321}), name="main")
+
+
+@pytest.mark.parametrize(
+    ("place", "level"),
+    [
+        ("fd00::20", "OK"),
+        ("FD00:0:0::20", "OK"),
+        ("fd00:0000:0000:0000:0000:0000:0000:0020", "OK"),
+        ("fd00::21", "FAIL"),
+        ("db1", "OK"),
+        ("cafe", "FAIL"),
+    ],
+)
+def test_an_address_may_be_written_in_several_ways_and_a_name_of_letters_from_a_to_f(place: str, level: str) -> None:
+    host, way = FakeHost(), f"host={place} port=54321"
+    host.barman.names = {"db1": "fd00::20"}
+    said = {"conninfo": way, "streaming_conninfo": way}
+    assert barman_config.way(Topic("barman.conninfo", "main_backup"), SIX, said, False, BARMAN, host).level == level

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from repmgr_hooks.checks import passwords
-from repmgr_hooks.checks.users import User
+from repmgr_hooks.checks import nodes, passwords
+from repmgr_hooks.checks.finding import Topic
+from repmgr_hooks.checks.users import User, user_of
+from repmgr_hooks.engine.routes import ManagedCluster
+from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.settings.cluster import Cluster, Gateway, Node, Postgres
 from repmgr_hooks.settings.libpq import options, protects_password
 
@@ -64,3 +67,11 @@ def test_without_a_password_nothing_goes_out(tmp_path: Path) -> None:
 )
 def test_what_protects_a_password(given: Mapping[str, object], protects: bool) -> None:
     assert protects_password(given) is protects
+
+
+def test_the_line_of_a_passfile_is_as_libpq_reads_it() -> None:
+    """An IPv6 address has colons, which would end the field."""
+    cluster = Cluster({1: Node("fd00::11")}, Gateway("fd00::20", {"app": 54322}), name="main")
+    error = OperationFailed("node 1: fe_sendauth: no password supplied")
+    found = nodes._silent(Topic("nodes.answer", "x"), ManagedCluster(cluster, ()), 1, error, user_of(0))  # noqa: SLF001
+    assert found.hint.endswith(r"/.pgpass: fd00\:\:11:5432:*:repmgr:PASSWORD")
