@@ -409,6 +409,8 @@ class FakeBarman:
     quarantine: dict[str, set[str]] = field(default_factory=dict)
     begin_wal: str = ""
     """The first WAL file that the newest backup needs; empty: there is no backup."""
+    end_lsn: str = "0/4000000"
+    """Where the newest backup ended."""
     settings: dict[str, str] = field(default_factory=dict)
     """What ``show-server`` says otherwise than a server in order."""
     version: str = "3.4.0"
@@ -808,6 +810,7 @@ class FakeHost(ScriptedHost):
             return ended(program, 0, self.barman.backups, "")
         if verb == "show-backup":
             said = f"Backup 20261121T045501:\n    Begin WAL              : {self.barman.begin_wal}\n"
+            said += f"    End LSN                : {self.barman.end_lsn}\n"
             unknown = "ERROR: Unknown backup 'latest' for server 'main_backup'"
             return ended(program, 0, said, "") if self.barman.begin_wal else ended(program, 1, "", unknown)
         if stops:

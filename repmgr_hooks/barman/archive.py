@@ -12,7 +12,7 @@ from typing import Any
 from repmgr_hooks.barman import wal_continuity
 from repmgr_hooks.barman.branch import is_fence
 from repmgr_hooks.barman.wal_continuity import COMPLETE, ArchivedWal, PrimaryWal, StreamPosition, StreamState
-from repmgr_hooks.cluster.wal import Switchpoint, TimelineHistory, parse_history, parse_name, position
+from repmgr_hooks.cluster.wal import Switchpoint, TimelineHistory, lsn, parse_history, parse_name, position
 from repmgr_hooks.errors import OperationFailed, Problem, answer_of, hint_lines
 from repmgr_hooks.settings.barman import Barman
 from repmgr_hooks.system.steps import Host, Program, Rows, Sql
@@ -188,14 +188,14 @@ def _files(barman: Barman, host: Host, *directories: str) -> list[tuple[PurePosi
     return [(PurePosixPath(path), int(size), f"{size}:{mark}") for _, size, mark, path in rows]
 
 
-def newest_backup(barman: Barman, host: Host) -> str:
-    """Return the first WAL file that the newest complete backup needs; empty if there is none.
-
-    Raises OperationFailed.
+def newest_backup(barman: Barman, host: Host) -> tuple[str, int]:
+    """Return the first WAL file that the newest complete backup needs, and where in the WAL it ended (0: unknown); the
+    file is empty if there is no backup. Raises OperationFailed.
     """
     show = ask(barman, "show-backup", barman.server, "latest", tolerate="Unknown backup 'latest'")
-    found = re.search(r"Begin WAL\s*: ([0-9A-F]{24})", host.run(show, LIMIT))
-    return found[1] if found else ""
+    said = host.run(show, LIMIT)
+    begun, ended = (re.search(rf"{what}\s*: ([0-9A-F/]+)", said) for what in ("Begin WAL", "End LSN"))
+    return begun[1] if begun else "", (position(ended[1]) or 0) if ended else 0
 
 
 def hole(held: ArchivedWal, primary: PrimaryWal, barman: Barman, host: Host) -> tuple[str, ...]:
@@ -262,13 +262,24 @@ class Report:
         return {"healthy": self.healthy, **asdict(self), "conflict": self.conflict and self.conflict._asdict()}
 
 
+def _ended_beyond(timeline: int, ended: int, lineage: TimelineHistory, barman: Barman) -> Problem | None:
+    """PostgreSQL refuses such a backup: "WAL ends before end of online backup" (xlogrecovery.c)."""
+    switchpoint = lineage.end_of(timeline)
+    if switchpoint is None or ended <= switchpoint:
+        return None
+    what = f"the newest backup ended at {lsn(ended)}, timeline {timeline} at {lsn(switchpoint)}"
+    hint = f"{' '.join(barman.command)} backup {barman.server}"
+    return Problem("backup_beyond", f"BACKUP_BEYOND: {what}: it cannot be restored along the primary's timeline", hint)
+
+
 def report(held: ArchivedWal, primary: PrimaryWal, barman: Barman, host: Host) -> Report:
     """Compare what Barman has with what it should have since its newest backup. Raises OperationFailed."""
     lineage = primary.lineage
-    backup = newest_backup(barman, host)
+    backup, ended = newest_backup(barman, host)
     begin = parse_name(backup, lineage.segment_size)
     # A backup beyond a switchpoint cannot be restored along the primary's timeline.
     usable = begin is not None and lineage.timeline_at(begin[1]) == begin[0]
+    beyond = _ended_beyond(begin[0], ended, lineage, barman) if begin and usable else None
     first = begin[1] if begin and usable else wal_continuity.oldest(held.files, lineage)
     if first is None:
         return Report(
@@ -283,4 +294,4 @@ def report(held: ArchivedWal, primary: PrimaryWal, barman: Barman, host: Host) -
     begun = backup if usable else ""
     broken = {name: held.broken[name] for name in missing if name in held.broken}
     told = (said.code, said.message, said.hint)
-    return Report(barman.server, wanted[0], wanted[-1], len(wanted), begun, missing, behind, *told, broken)
+    return Report(barman.server, wanted[0], wanted[-1], len(wanted), begun, missing, behind, *told, broken, beyond)

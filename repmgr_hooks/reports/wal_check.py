@@ -75,7 +75,8 @@ def compared(
         held = content.look_closer(archive.look_at_archive(settings.barman, host), written, settings.barman, host)
         later = archive.look_again(written, host)
         conflict = content.explained_conflict(held, later, settings.barman, host)
-        found = replace(archive.report(held, written, settings.barman, host), conflict=conflict)
+        found = archive.report(held, written, settings.barman, host)
+        found = replace(found, conflict=conflict or found.conflict)
     except OperationFailed as error:
         return WalCheck(_unknown(settings.barman, Problem.of(error)), (), decision.primary, decision.timeline)
     proofs: list[Proof] = []

@@ -413,6 +413,19 @@ def test_a_hole_before_the_newest_backup_is_none(host: FakeHost) -> None:
     assert report(host).backup == ""
 
 
+def test_a_backup_that_ended_beyond_the_switchpoint_is_no_backup(host: FakeHost) -> None:
+    """The standby that was promoted had been cut off meanwhile; PostgreSQL refuses the backup, all WAL being there."""
+    host.barman.begin_wal, host.barman.end_lsn = wal(1, 4)[0], "0/50002A0"
+    assert report(host).healthy, "it ended at the switchpoint"
+    host.barman.end_lsn = "0/50002A1"
+    assert (report(host).healthy, report(host).missing) == (False, ())
+    line, hint = compared(host).lines("main")
+    assert line.startswith("main: BACKUP_BEYOND: the newest backup ended at 0/50002A1, timeline 1 at 0/50002A0: ")
+    assert hint == "  HINT: barman backup main_backup"
+    host.barman.begin_wal = wal(2, 6)[0]
+    assert report(host).healthy, "the next one is on the new timeline"
+
+
 def test_what_has_not_been_received_yet_is_no_hole(host: FakeHost) -> None:
     host.barman.archived -= {*wal(2, 6, 7)}
     first, *others = report(host).lines("main")
