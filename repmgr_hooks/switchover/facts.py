@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+from psycopg import Error
+from psycopg.conninfo import conninfo_to_dict
 
 from repmgr_hooks.barman import archive
 from repmgr_hooks.cluster import repmgr_files
@@ -138,9 +140,18 @@ def _barman(cluster: Cluster, host: Host) -> tuple[tuple[str, ...], str]:
         said = archive.shown(cluster.barman, host, constant=True)
     except OperationFailed as error:
         return (), str(error)
-    conninfos = " ".join(said.get(name, "") for name in ("conninfo", "streaming_conninfo"))
-    numbers = set(map(int, re.findall(r"\bport=(\d{1,5})\b", conninfos)))
+    numbers = {_port_here(said.get(name, ""), cluster) for name in ("conninfo", "streaming_conninfo")}
     return tuple(name for name, port in cluster.gateway.ports.items() if port in numbers), ""
+
+
+def _port_here(text: str, cluster: Cluster) -> int | None:
+    """Return the port of a conninfo; None if it leads straight to a node, which may listen on the same one."""
+    with contextlib.suppress(Error, ValueError):
+        given = conninfo_to_dict(text)
+        place = str(given.get("hostaddr") or given.get("host") or "")
+        nodes = {name for node in cluster.nodes.values() for name in (node.host, node.name)}
+        return None if place in nodes else int(given.get("port") or 0)
+    return None
 
 
 def _listens(state_dir: Path) -> bool:

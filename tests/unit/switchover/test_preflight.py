@@ -16,6 +16,7 @@ from repmgr_hooks.journal.maintenance import Pause
 from repmgr_hooks.journal.rows import Due, RunRow, Waiting
 from repmgr_hooks.settings.barman import Barman
 from repmgr_hooks.settings.cluster import Cluster, Gateway, Node, Readers
+from repmgr_hooks.switchover import facts as module
 from repmgr_hooks.switchover.facts import Facts
 from repmgr_hooks.switchover.on_node import Ran
 from repmgr_hooks.switchover.preflight import MOST_LAG, judge, judge_rehearsal
@@ -154,3 +155,19 @@ def test_what_repmgr_itself_says(said: Ran | str, level: str, message: str, hint
     assert judged.level == level
     assert message in judged.message
     assert hint in judged.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "port"),
+    [
+        ("host=10.0.0.20 port=54321 user=barman", 54321),
+        ("postgresql://barman@gateway:54321/postgres", 54321),
+        ("host=10.0.0.11 port=5432 user=barman", None),
+        ("host=db1 port=5432", 5432),
+        ("host=10.0.0.20 port=", 0),
+        ("no conninfo", None),
+    ],
+)
+def test_through_which_port_barman_comes(text: str, port: int | None) -> None:
+    """A model of Barman's leads straight to a node, whose port may have the number of one of ours."""
+    assert module._port_here(text, CLUSTER) == port  # noqa: SLF001
