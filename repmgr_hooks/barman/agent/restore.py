@@ -79,9 +79,13 @@ def tablespaces(asked: dict[str, Any], data: str) -> list[str]:
     return [word for name, oid in found for word in ("--tablespace", f"{name}:{data}-{oid}")]
 
 
-def recover(asked: dict[str, Any], data: str, end: float) -> None:
-    """Let Barman bring back the base backup; WAL is fetched one by one later, as in a recovery with get-wal."""
-    words = [asked["barman"], "recover", "--get-wal", *tablespaces(asked, data), asked["server"], "latest", data]
+def recover(asked: dict[str, Any], data: str, end: float, staging: tuple[str, ...] = ()) -> None:
+    """Let Barman bring back the base backup; WAL is fetched one by one later, as in a recovery with get-wal.
+
+    A compressed backup needs a place beside it where no setting of Barman's names one (before Barman 3.19).
+    """
+    more = [*staging, *tablespaces(asked, data)]
+    words = [asked["barman"], "recover", "--get-wal", *more, asked["server"], "latest", data]
     with subprocess.Popen(
         words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=die_with_me
     ) as run:
@@ -91,8 +95,10 @@ def recover(asked: dict[str, Any], data: str, end: float) -> None:
             run.kill()
             raise Failed("'barman recover' did not end in time") from None
     if run.returncode:
-        lines = said.decode(errors="replace").strip().splitlines()
-        raise Failed(f"'barman recover' failed: {lines[-1] if lines else run.returncode}")
+        last = said.decode(errors="replace").strip().rpartition("\n")[2]
+        if staging or "staging path" not in last:
+            raise Failed(f"'barman recover' failed: {last or run.returncode}")
+        recover(asked, data, end, ("--recovery-staging-path", str(Path(data).parent)))
 
 
 def configure(asked: dict[str, Any], data: str, sockets: str, control: str) -> None:
