@@ -126,6 +126,27 @@ def holder(path: Path) -> Holder | None:
         return None
 
 
+def is_free(path: Path) -> bool:
+    """True if nobody holds a lock; if that cannot be seen, somebody may."""
+    try:
+        return on_disk(partial(_is_free, path))
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+
+
+def _is_free(path: Path) -> bool:
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(handle)
+
+
 def _holder(path: Path) -> Holder | None:
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     try:

@@ -194,7 +194,8 @@ def newest_backup(barman: Barman, host: Host) -> tuple[str, int]:
     """
     show = ask(barman, "show-backup", barman.server, "latest", tolerate="Unknown backup 'latest'")
     said = host.run(show, LIMIT)
-    begun, ended = (re.search(rf"{what}\s*: ([0-9A-F/]+)", said) for what in ("Begin WAL", "End LSN"))
+    begun = re.search(r"Begin WAL\s*: ([0-9A-F]{24})", said)
+    ended = re.search(r"End LSN\s*: ([0-9A-F]{1,8}/[0-9A-F]{1,8})\b", said)
     return begun[1] if begun else "", (position(ended[1]) or 0) if ended else 0
 
 

@@ -30,7 +30,7 @@ class ReasonCode(Enum):
     NOBODY = ("no node is out of recovery", "promote one")
     UNHEARD = (
         "no node is out of recovery, but there is no answer from {nodes}",
-        "make {nodes} answer; promote a standby only if no other node can be a primary, and repmgrd does not",
+        "make {nodes} answer; promote a standby only if no other node can be a primary, and repmgrd does not do it",
     )
     FOREIGN = (
         "{nodes} does not have the cluster's system identifier",

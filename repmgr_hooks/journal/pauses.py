@@ -15,6 +15,7 @@ from repmgr_hooks.background import on_disk
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.files import atomic_write
 from repmgr_hooks.journal.maintenance import Maintenance, Pause
+from repmgr_hooks.text import one_line
 
 log = logging.getLogger(__name__)
 
@@ -64,11 +65,13 @@ def all_known(state_dir: Path) -> dict[str, Pause]:
 def known(state_dir: Path, cluster: str) -> Pause | None:
     """Return the pause that was kept, if it is not over."""
     try:
-        pause = Pause(**json.loads(on_disk(partial(_read, _path(state_dir, cluster)))))
+        given = json.loads(on_disk(partial(_read, _path(state_dir, cluster))))
+        until = None if given["until"] is None else float(given["until"])
+        pause = Pause(until, one_line(str(given["reason"]), MOST), float(given["since"]))
         return pause if lasts(pause) else None
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         log.error("whether %s is paused cannot be read: %s", cluster, error)
         return None
 

@@ -28,7 +28,7 @@ from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.pauses import pause_of
 from repmgr_hooks.journal.rows import RunRow
 from repmgr_hooks.journal.wal_checks import last_checks
-from repmgr_hooks.lock import WORKER_LOCK, holder, lock_name
+from repmgr_hooks.lock import WORKER_LOCK, holder, is_free, lock_name
 from repmgr_hooks.netfilter.backends import leads_to, spread_over
 from repmgr_hooks.reports import readers_port
 from repmgr_hooks.reports.former import formers_of
@@ -153,7 +153,7 @@ def look(
         loaded.service.retry.max_attempts,
         holder(loaded.state_dir / lock_name(settings.name)),
         0.0 if paused else _unwatched(loaded, settings.name),
-        loaded.service.monitor_interval > 0 and holder(loaded.state_dir / WORKER_LOCK) is None,
+        loaded.service.monitor_interval > 0 and is_free(loaded.state_dir / WORKER_LOCK),
         tuple(led_astray(probes(), decision.primary)),
         ready(),
         checks,

@@ -121,7 +121,9 @@ def shares_its_port(console: str, settings: Mapping[str, str]) -> Problem | None
     """Return what is wrong if several processes listen there: Linux gives each connection to one of them
     (``SO_REUSEPORT``, socket(7)), so PAUSE would reach one, and RESUME another, whose clients do not wait.
     """
-    if settings.get("so_reuseport", "0") == "0" or str(conninfo_to_dict(console).get("host", "")).startswith("/"):
+    if settings.get("so_reuseport") not in ("1", "yes", "on", "true") or str(
+        conninfo_to_dict(console).get("host", "")
+    ).startswith("/"):
         return None
     what = f"PgBouncer {console_name(console)}: several processes may share its port (so_reuseport = 1)"
     return Problem("shared_port", what, "in 'on', name each process by its own unix_socket_dir: host=/run/pgbouncer1")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from repmgr_hooks.errors import LockTimeout, OperationFailed
-from repmgr_hooks.lock import as_owner, exclusive, holder
+from repmgr_hooks.lock import as_owner, exclusive, holder, is_free
 
 
 def test_a_second_holder_waits_and_gives_up(tmp_path: Path) -> None:
@@ -126,3 +126,14 @@ def test_a_directory_that_root_does_not_work_in(how: str) -> None:
             raise AssertionError("it was used")
     finally:
         shutil.rmtree(above)
+
+
+def test_a_lock_that_cannot_be_seen_may_be_held(tmp_path: Path) -> None:
+    lock = tmp_path / "worker.lock"
+    assert is_free(lock), "nobody has ever held it"
+    with exclusive(lock, 0.0):
+        assert not is_free(lock)
+    assert is_free(lock)
+    lock.unlink()
+    lock.symlink_to("elsewhere")
+    assert not is_free(lock), "who may not enter the directory does not know either"

@@ -875,3 +875,10 @@ def test_a_new_journal_takes_over_the_pauses_that_last(path: Path, how: str) -> 
     assert [cluster for cluster, pause in found.items() if pause] == ["main", "soon"]
     assert found["main"] is not None
     assert (found["main"].until, found["main"].reason) == (None, "new disks")
+
+
+def test_a_file_of_a_pause_with_odd_values_breaks_no_new_journal(path: Path) -> None:
+    (path.parent / "cluster-main.paused").write_text('{"until": null, "reason": {"a": "\\ud800"}, "since": 1}')
+    made = Journal(path)
+    assert made.paused("main") == Pause(None, "{'a': '\\ud800'}", 1.0)
+    made.close()

@@ -150,7 +150,8 @@ def test_an_unknown_primary(journal: Journal) -> None:
     assert not found.healthy
     assert lines[:2] == [
         "main: UNKNOWN primary: no node is out of recovery, but there is no answer from node 1",
-        "  HINT: make node 1 answer; promote a standby only if no other node can be a primary, and repmgrd does not",
+        "  HINT: make node 1 answer; "
+        "promote a standby only if no other node can be a primary, and repmgrd does not do it",
     ]
     assert "  node 1: connection timeout expired" in lines
     assert "  WARNING node 1 does not answer" in lines

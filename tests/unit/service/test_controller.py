@@ -839,7 +839,7 @@ def test_a_pause_is_known_to_a_service_that_has_never_read_the_journal(
     assert host.leads_to(host.app_port) == NODE_2
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"until": "x", "reason": "", "since": 1}', "\xff"])
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"until": "x", "reason": "", "since": 1}', "\xff", "[" * 9999])
 def test_a_file_that_tells_of_no_pause(tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "cluster-main.paused").write_text(text, encoding="latin-1")
     assert pauses.known(tmp_path, "main") is None
