@@ -11,12 +11,12 @@ from repmgr_hooks.cluster.decide import PrimaryDecision, last_known_of
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.engine.run import ActionResult, RunObserver, RunResult, ScheduledAction, Show
-from repmgr_hooks.errors import LockTimeout, OperationFailed, Problem
+from repmgr_hooks.errors import OperationFailed, Problem
 from repmgr_hooks.event import NAMED, Event
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.maintenance import Pause
 from repmgr_hooks.journal.rows import Failed, Observation, Place, RunRow, StepRow
-from repmgr_hooks.lock import exclusive, lock_name
+from repmgr_hooks.lock import is_free, lock_name
 from repmgr_hooks.service.turns import REST
 from repmgr_hooks.system.steps import Step
 
@@ -114,19 +114,11 @@ def end_run(journal: Journal, row: RunRow) -> bool:
 def release_cut_off(journal: Journal, name: str, state_dir: Path) -> None:
     """Let the events of a run that was cut off wait again. Of runs by hand, one may still be under way."""
     try:
-        busy = [name] if _is_held(state_dir / lock_name(name)) else []
+        busy = [] if is_free(state_dir / lock_name(name)) else [name]
         if released := journal.release_cut_off(busy, name):
             log.warning("%s: %d event(s) of a run that was cut off are taken up again", name, released)
     except OperationFailed as error:
         log.error("%s; what a run that was cut off was for is seen without its events", error)
-
-
-def _is_held(lock: Path) -> bool:
-    try:
-        with exclusive(lock, 0.0):
-            return False
-    except LockTimeout:
-        return True
 
 
 def rest_of(journal: Journal, name: str, pause: Pause) -> float:

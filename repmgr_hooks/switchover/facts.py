@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -140,18 +141,31 @@ def _barman(cluster: Cluster, host: Host) -> tuple[tuple[str, ...], str]:
         said = archive.shown(cluster.barman, host, constant=True)
     except OperationFailed as error:
         return (), str(error)
-    numbers = {_port_here(said.get(name, ""), cluster) for name in ("conninfo", "streaming_conninfo")}
-    return tuple(name for name, port in cluster.gateway.ports.items() if port in numbers), ""
+    numbers = {port for name in ("conninfo", "streaming_conninfo") for port in _ports_here(said.get(name, ""), cluster)}
+    return tuple(name for name, port in cluster.gateway.ports.items() if str(port) in numbers), ""
 
 
-def _port_here(text: str, cluster: Cluster) -> int | None:
-    """Return the port of a conninfo; None if it leads straight to a node, which may listen on the same one."""
-    with contextlib.suppress(Error, ValueError):
+def _ports_here(text: str, cluster: Cluster) -> set[str]:
+    """Return the ports of a conninfo, without those of a node to which it leads straight: the numbers may be the same.
+
+    It may name several hosts, each with a port of its own, or one for all (libpq-connect, "Specifying Multiple Hosts").
+    """
+    try:
         given = conninfo_to_dict(text)
-        place = str(given.get("hostaddr") or given.get("host") or "")
-        nodes = {name for node in cluster.nodes.values() for name in (node.host, node.name)}
-        return None if place in nodes else int(given.get("port") or 0)
-    return None
+    except Error:
+        return set()
+    places = str(given.get("hostaddr") or given.get("host") or "").split(",")
+    ports = str(given.get("port") or "5432").split(",")
+    ports = ports * len(places) if len(ports) == 1 else ports
+    nodes = {name for node in cluster.nodes.values() for name in (node.host, node.name)}
+    return {port for place, port in zip(places, ports, strict=False) if place and _plain(place) not in nodes}
+
+
+def _plain(place: str) -> str:
+    """An IPv6 address may be written in several ways."""
+    with contextlib.suppress(ValueError):
+        return str(ipaddress.ip_address(place))
+    return place
 
 
 def _listens(state_dir: Path) -> bool:

@@ -82,7 +82,7 @@ def tablespaces(asked: dict[str, Any], data: str) -> list[str]:
 def recover(asked: dict[str, Any], data: str, end: float, staging: tuple[str, ...] = ()) -> None:
     """Let Barman bring back the base backup; WAL is fetched one by one later, as in a recovery with get-wal.
 
-    A compressed backup needs a place beside it where no setting of Barman's names one (before Barman 3.19).
+    A compressed backup needs a place beside it where no setting of Barman's names one (Barman 3.4).
     """
     more = [*staging, *tablespaces(asked, data)]
     words = [asked["barman"], "recover", "--get-wal", *more, asked["server"], "latest", data]

@@ -158,16 +158,22 @@ def test_what_repmgr_itself_says(said: Ran | str, level: str, message: str, hint
 
 
 @pytest.mark.parametrize(
-    ("text", "port"),
+    ("text", "ports"),
     [
-        ("host=10.0.0.20 port=54321 user=barman", 54321),
-        ("postgresql://barman@gateway:54321/postgres", 54321),
-        ("host=10.0.0.11 port=5432 user=barman", None),
-        ("host=db1 port=5432", 5432),
-        ("host=10.0.0.20 port=", 0),
-        ("no conninfo", None),
+        ("host=10.0.0.20 port=54321 user=barman", {"54321"}),
+        ("postgresql://barman@gateway:54321/postgres", {"54321"}),
+        ("host=10.0.0.20", {"5432"}),
+        ("host=10.0.0.20,10.0.0.21 port=54321", {"54321"}),
+        ("host=10.0.0.11,10.0.0.20 port=5432,54321", {"54321"}),
+        ("host=10.0.0.11 port=5432 user=barman", set()),
+        ("host=db1 hostaddr=10.0.0.11 port=5432", set()),
+        ("host=FD00:0::14 port=5432", set()),
+        ("port=5432", set()),
+        ("service=barman", set()),
+        ("no conninfo", set()),
     ],
 )
-def test_through_which_port_barman_comes(text: str, port: int | None) -> None:
+def test_through_which_ports_barman_comes(text: str, ports: set[str]) -> None:
     """A model of Barman's leads straight to a node, whose port may have the number of one of ours."""
-    assert module._port_here(text, CLUSTER) == port  # noqa: SLF001
+    cluster = replace(CLUSTER, nodes={**CLUSTER.nodes, 4: Node("fd00::14")})
+    assert module._ports_here(text, cluster) == ports  # noqa: SLF001
