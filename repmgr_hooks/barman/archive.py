@@ -280,7 +280,7 @@ def report(held: ArchivedWal, primary: PrimaryWal, barman: Barman, host: Host) -
     begin = parse_name(backup, lineage.segment_size)
     # A backup beyond a switchpoint cannot be restored along the primary's timeline.
     usable = begin is not None and lineage.timeline_at(begin[1]) == begin[0]
-    beyond = _ended_beyond(begin[0], ended, lineage, barman) if begin and usable else None
+    beyond = _ended_beyond(begin[0], ended, lineage, barman) if begin else None
     first = begin[1] if begin and usable else wal_continuity.oldest(held.files, lineage)
     if first is None:
         return Report(

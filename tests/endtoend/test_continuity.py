@@ -12,7 +12,8 @@ import pytest
 from repmgr_hooks.barman.agent import files
 from repmgr_hooks.cluster.wal import file_name
 from tests.endtoend.looks import SEGMENT, barman_files, barman_streams_from, routes, worker_log
-from tests.lab import DATA, Host, Lab, wait_for
+from tests.lab import DATA, Host, Lab, wait_for, wait_for_answer
+from tests.lab.barman import archive, back_up
 
 CONFIG = "/etc/repmgr-hooks/config.yaml"
 STREAMING = "/var/lib/barman/main_backup/streaming"
@@ -242,6 +243,33 @@ def test_barman_ahead_is_repaired_if_we_may(built_lab: Lab) -> None:
     place = f"quarantine-00000002{ahead[0][8:]}"
     assert {name: checksum(lab, f"../{place}/{name}") for name in before} == before
     wait_for(lambda: by_hand_ok(lab), "Barman to have all")
+
+
+def test_a_backup_whose_end_the_promoted_standby_never_received(built_lab: Lab) -> None:
+    """All its WAL is in the archive, and PostgreSQL refuses it: "WAL ends before end of online backup"."""
+    lab = built_lab
+    serve(lab, ("stream: true", "stream: true, repair: true"))
+    archive(lab, lab.db1)
+    text = lab.gateway.path(SERVER).read_text()
+    lab.put(lab.gateway, SERVER, f"{text.rstrip()}\nbandwidth_limit = 2000\n")
+    backup = lab.gateway.start("barman", "backup", "--immediate-checkpoint", "main_backup", user="barman", log="backup")
+    copied = "select backup_streamed > 0 from pg_stat_progress_basebackup"
+    wait_for(lambda: lab.db1.sql(copied) == "t", "the backup to be copied")
+    begun = lab.db1.sql("select pg_current_wal_lsn()")
+    wait_for(lambda: lab.db2.sql(f"select pg_last_wal_receive_lsn() >= '{begun}'") == "t", "db2 to have its beginning")
+    lab.unplug(lab.db2)
+    close_file(lab.db1)
+    assert lab.db1.sql(copied) == "t", "the backup is not over yet"
+    assert backup.wait(150) == 0, lab.gateway.log("backup")
+    lab.put(lab.gateway, SERVER, text)
+    promote(lab, lambda lab: lab.plug_in(lab.db2))
+    wait_for_the_app_port(lab)
+    said = wait_for_answer(lambda: lab.gateway.hooks("check-wal"), lambda said: "BACKUP_BEYOND" in said.stdout, "it")
+    assert said.returncode == 1
+    assert "  HINT: barman backup main_backup\n" in said.stdout
+    back_up(lab, lab.db2)
+    wait_for(lambda: by_hand_ok(lab), "the new backup to do")
+    assert "since the newest backup" in lab.gateway.hooks("check-wal").stdout
 
 
 def checksum(lab: Lab, name: str) -> str:

@@ -50,6 +50,16 @@ def held_before_the_stream(lab: Lab) -> Iterator[None]:
         barman.unlink()
 
 
+@contextmanager
+def in_the_middle_of_a_run(lab: Lab) -> Iterator[None]:
+    """A service has Barman's port and slot right, and gets no further until this is over."""
+    lab.start_worker()
+    with held_before_the_stream(lab):
+        hand_in(lab, 1, "primary_register")
+        wait_for(lambda: "create slot barman" in lab.gateway.log("worker"), "the middle of the run")
+        yield
+
+
 def runs(lab: Lab) -> list[dict[str, object]]:
     return json.loads(lab.gateway.hooks("history", "--json", "-n", "10000").stdout)
 
@@ -102,10 +112,7 @@ def test_burst_of_events_from_many_processes(quiet_lab: Lab) -> None:
 
 def test_worker_killed_in_mid_run(quiet_lab: Lab) -> None:
     lab = quiet_lab
-    lab.start_worker()
-    with held_before_the_stream(lab):
-        hand_in(lab, 1, "primary_register")
-        wait_for(lambda: "create slot barman" in lab.gateway.log("worker"), "the middle of the run")
+    with in_the_middle_of_a_run(lab):
         kill_worker(lab, signal.SIGKILL)
         lab.gateway.run("pkill", "-KILL", "-f", "/usr/local/bin/barman", check=False)
         assert routes(lab) == {54321: "10.0.0.11"}
@@ -161,10 +168,7 @@ def test_configuration_read_again(quiet_lab: Lab) -> None:
 def test_a_pause_in_the_middle_of_a_run_leaves_the_port_closed(quiet_lab: Lab) -> None:
     """A DBA wants to look around before clients get in."""
     lab = quiet_lab
-    lab.start_worker()
-    with held_before_the_stream(lab):
-        hand_in(lab, 1, "primary_register")
-        wait_for(lambda: "create slot barman" in lab.gateway.log("worker"), "the middle of the run")
+    with in_the_middle_of_a_run(lab):
         said = lab.gateway.hooks("pause", "--reason", "hands off").stdout
     assert said == (
         "main: PAUSED until it is resumed: events are stored, nothing is done"

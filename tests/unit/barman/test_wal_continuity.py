@@ -422,6 +422,10 @@ def test_a_backup_that_ended_beyond_the_switchpoint_is_no_backup(host: FakeHost)
     line, hint = compared(host).lines("main")
     assert line.startswith("main: BACKUP_BEYOND: the newest backup ended at 0/50002A1, timeline 1 at 0/50002A0: ")
     assert hint == "  HINT: barman backup main_backup"
+    host.barman.begin_wal = wal(1, 5)[0]
+    assert not report(host).healthy, "it also began where the new timeline has a file of its own"
+    host.barman.begin_wal, host.barman.end_lsn = wal(1, 6)[0], "0/7000000"
+    assert not report(host).healthy, "all of it is of the old timeline alone"
     host.barman.begin_wal = wal(2, 6)[0]
     assert report(host).healthy, "the next one is on the new timeline"
 
