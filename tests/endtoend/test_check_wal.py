@@ -163,22 +163,6 @@ def test_a_restore(two: Lab) -> None:
     assert "postgres -D" not in lab.gateway.run("ps", "axww").replace(f"postgres -D {'/var/lib/postgresql'}", "")
 
 
-@pytest.mark.parametrize("newest", [False, True], ids=["debian", "newest"])
-def test_a_restore_of_a_compressed_backup(newest: bool) -> None:
-    """Barman 3.4 wants to be told where to unpack it; that is no fault of the backup."""
-    with fresh_lab(newest_barman=newest) as lab:
-        lab.build()
-        place = "/etc/barman.d/main_backup.conf"
-        text = lab.gateway.path(place).read_text()
-        lab.put(lab.gateway, place, f"{text.rstrip()}\nbackup_compression = gzip\n")
-        lab.reconcile()
-        back_up(lab, lab.db1)
-        result = lab.gateway.hooks("check-wal", "--restore", user="barman")
-        assert "main: restore OK: a restore reaches 0/" in result.stdout, result.stdout
-        assert result.returncode == 0
-        assert not lab.gateway.run("find", HOME, "-name", ".repmgr-hooks-*")
-
-
 def flip(lab: Lab, name: str) -> None:
     file = archived(lab, name)
     content = bytearray(plain(file))

@@ -11,6 +11,7 @@ import pytest
 
 from repmgr_hooks.barman.agent import files
 from repmgr_hooks.cluster.wal import file_name
+from tests.endtoend.conftest import fresh_lab
 from tests.endtoend.looks import SEGMENT, barman_files, barman_streams_from, routes, worker_log
 from tests.lab import DATA, Host, Lab, wait_for, wait_for_answer
 from tests.lab.barman import archive, back_up
@@ -270,6 +271,21 @@ def test_a_backup_whose_end_the_promoted_standby_never_received(built_lab: Lab) 
     back_up(lab, lab.db2)
     wait_for(lambda: by_hand_ok(lab), "the new backup to do")
     assert "since the newest backup" in lab.gateway.hooks("check-wal").stdout
+
+
+@pytest.mark.parametrize("newest", [False, True], ids=["debian", "newest"])
+def test_a_restore_of_a_compressed_backup(newest: bool) -> None:
+    """Barman 3.4 wants to be told where to unpack it; that is no fault of the backup."""
+    with fresh_lab(newest_barman=newest) as lab:
+        lab.build()
+        text = lab.gateway.path(SERVER).read_text()
+        lab.put(lab.gateway, SERVER, f"{text.rstrip()}\nbackup_compression = gzip\n")
+        lab.reconcile()
+        back_up(lab, lab.db1)
+        result = lab.gateway.hooks("check-wal", "--restore", user="barman")
+        assert "main: restore OK: a restore reaches 0/" in result.stdout, result.stdout
+        assert result.returncode == 0
+        assert not lab.gateway.run("find", "/var/lib/barman", "-name", ".repmgr-hooks-*")
 
 
 def checksum(lab: Lab, name: str) -> str:
