@@ -51,6 +51,11 @@ not wait until all that a failover needs has been imported."""
 ROOTS_OWN = ("check", "config-schema", "handlers", "history", "init")
 """They look into files of several users, or write where root says; the journal they open as its owner."""
 
+PLACES = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin")
+"""Where a service finds programs (systemd.exec(5)). ``su`` and cron leave out the sbin, where the firewall's programs
+are; sudo has no /usr/local on Debian sid and RHEL (``secure_path``), and a Barman that pip has installed would be found
+by the service alone."""
+
 START_NOTHING = ("pause",)
 """They start no program and change no rules: as the service's user they need none of its capabilities."""
 
@@ -58,6 +63,13 @@ START_NOTHING = ("pause",)
 def main(argv: Sequence[str]) -> int:
     """Run the program: root becomes the service's user first, unless the command needs root. Returns the exit code."""
     return run(argv, become_service)
+
+
+def complete_path() -> None:
+    """Let programs be found where a service finds them: for root first there, for others after their own places."""
+    path = list(filter(None, os.environ.get("PATH", "").split(":")))
+    missing = [place for place in PLACES if place not in path]
+    os.environ["PATH"] = ":".join([*missing, *path] if os.geteuid() == 0 else [*path, *missing])
 
 
 def become_service(config: Path, capable: bool) -> None:
@@ -101,6 +113,7 @@ def fail(error: BaseException) -> int:
 
 def run_command(arguments: Namespace, give_up: GiveUp) -> int:
     """Run the command that the arguments name."""
+    complete_path()
     if arguments.command not in ROOTS_OWN:
         from repmgr_hooks.config_file import config_path
 

@@ -17,10 +17,6 @@ USER, GROUP = "barman", "postgres"
 """As in systemd/repmgr-hooks.service (User, SupplementaryGroups) and config/tmpfiles.conf, for a state directory that
 is to be made. Of one that is there owner and group count: repmgrd may run as another user than postgres."""
 
-PLACES = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin")
-"""Where a service finds programs (systemd.exec(5)). sudo has others, without /usr/local on Debian sid and RHEL
-(``secure_path``), and a Barman that pip has installed would be found by the service alone."""
-
 
 def become_service(config: Path, capable: bool = True) -> None:
     """Drop root's privileges for good; nothing happens unless we are root. Raises UsageError, OperationFailed.
@@ -74,10 +70,7 @@ def _become(user: pwd.struct_passwd, repmgrds_group: int, capable: bool) -> None
     if capable:
         capabilities.keep_two()
         capabilities.gain_no_more()
-    # What systemd gives to a service (systemd.exec(5)), and the unit's UMask.
-    path = os.environ.get("PATH", "").split(":")
-    path = [*(place for place in PLACES if place not in path), *filter(None, path)]
-    os.environ["PATH"] = ":".join(path)
+    # What systemd gives to a service (systemd.exec(5)), beside its PATH (main.py); and the unit's UMask.
     os.environ |= {"HOME": user.pw_dir, "USER": user.pw_name, "LOGNAME": user.pw_name, "SHELL": user.pw_shell}
     os.chdir("/")
     os.umask(0o027)

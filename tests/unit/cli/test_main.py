@@ -30,6 +30,7 @@ def all_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (place / name).write_text("#!/bin/sh\n")
         (place / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(place))
+    monkeypatch.setattr(cli, "PLACES", ())
     return place
 
 
@@ -446,3 +447,18 @@ def test_the_first_line_on_stdin_is_the_cluster(
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("mian\n2\nstandby_promote\n"))
     assert "has no cluster 'mian' HINT: did you mean 'main'?" in refused(capsys, "--config", str(FILE), "event", "-")
+
+
+@pytest.mark.parametrize(
+    ("uid", "path"),
+    [
+        (0, "/usr/local/sbin:/usr/sbin:/opt/bin:/usr/bin:/usr/local/bin"),
+        (34, "/opt/bin:/usr/bin:/usr/local/bin:/usr/local/sbin:/usr/sbin"),
+    ],
+)
+def test_programs_are_found_where_the_service_finds_them(monkeypatch: pytest.MonkeyPatch, uid: int, path: str) -> None:
+    """`su` and cron leave out the sbin."""
+    monkeypatch.setattr("os.geteuid", lambda: uid)
+    monkeypatch.setenv("PATH", "/opt/bin::/usr/bin:/usr/local/bin")
+    cli.complete_path()
+    assert os.environ["PATH"] == path
