@@ -12,7 +12,7 @@ from repmgr_hooks import clock
 from repmgr_hooks.background import together
 from repmgr_hooks.barman import archive, content
 from repmgr_hooks.checks import barman_config
-from repmgr_hooks.checks.files import secret
+from repmgr_hooks.checks.files import absent, secret
 from repmgr_hooks.checks.finding import Finding, Topic
 from repmgr_hooks.checks.users import user_called
 from repmgr_hooks.cluster.decide import PrimaryDecision
@@ -40,7 +40,7 @@ def passwords(cluster: Cluster) -> Iterator[Finding]:
     settings = cluster.barman
     user = user_called("barman") if settings and "ssh" not in map(_name, settings.command) else None
     place = Path(user.home, ".pgpass") if user else Path()
-    if user and place.exists():
+    if user and not absent(place):
         yield secret("barman.passfile", place, user)
 
 
@@ -82,12 +82,17 @@ def look(
 
 
 def _reaches(topic: Topic, said: Mapping[str, str], decision: PrimaryDecision, settings: Barman) -> Finding:
-    """Compare what Barman saw at the end of its way with what the primary itself says."""
+    """Compare what Barman saw at the end of its way with what the primary itself says.
+
+    If WAL has ways of its own, that was where backups come from, and may be a standby, which may lag behind.
+    """
     state, hint = decision.primary_state, f"{' '.join(settings.command)} check {settings.server}; repmgr-hooks status"
     system = state.system_identifier if state else ""
     seen = said.get("postgres_systemid"), said.get("streaming_systemid"), said.get("timeline")
     if None in seen or "None" in seen:
         return topic.fail("Barman cannot connect to PostgreSQL", hint)
+    if "wal_streaming_conninfo" in barman_config.ways(said) and seen[:2] == (system, system):
+        return topic.ok("what Barman backs up is of this cluster; WAL comes on another way")
     if seen != (system, system, str(decision.timeline)) or said.get("is_in_recovery") == "True":
         return topic.fail(f"Barman does not reach node {decision.primary}, but another PostgreSQL", hint)
     return topic.ok(f"reaches node {decision.primary}, timeline {decision.timeline}")

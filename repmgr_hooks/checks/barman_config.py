@@ -39,7 +39,7 @@ def activity(topic: Topic, cluster: str, said: Mapping[str, str], settings: Barm
     return topic.ok("active, and streams WAL")
 
 
-def _ways(said: Mapping[str, str]) -> dict[str, str]:
+def ways(said: Mapping[str, str]) -> dict[str, str]:
     """Return the connection strings that WAL depends on: from 3.10 on WAL may have ways of its own, and the others may
     lead to a standby, for backups (3.10, docs: wal_streaming_conninfo)."""
     streams = said.get("wal_streaming_conninfo", "None")
@@ -64,12 +64,12 @@ def way(
     if by_model:
         ours = {(to.host, str(to.port)) for to in map(cluster.endpoint, cluster.nodes)}
         right, where, good = "the node's address", "not to a node", "leads to a node by its model"
-    ways = _ways(said)
-    for name, text in ways.items():
+    leading = ways(said)
+    for name, text in leading.items():
         parts = _parts(text)
         if "service" in parts and not (parts.get("host") or parts.get("hostaddr")):
             what = f"{name} is service={parts['service']}, which is not resolved here"
-            return topic.warn(what, f"in that service, for each of {', '.join(ways)}: {right}")
+            return topic.warn(what, f"in that service, for each of {', '.join(leading)}: {right}")
         place, port = parts.get("hostaddr") or parts.get("host", ""), parts.get("port", "5432")
         # Also IPv6 addresses may be written in several ways.
         good_places = {(str(ipaddress.ip_address(address)), number) for address, number in ours}
@@ -77,7 +77,7 @@ def way(
             return topic.fail(
                 f"{name} leads to {place or 'a socket'} port {port}, {where}", f"in Barman's file: {right} in both"
             )
-    return topic.ok(f"{good}, {' and '.join(ways)}")
+    return topic.ok(f"{good}, {' and '.join(leading)}")
 
 
 def _addresses(name: str, settings: Barman, host: Host) -> set[str]:
@@ -102,7 +102,7 @@ def _parts(text: str) -> dict[str, str]:
 
 def keepalives(topic: Topic, said: Mapping[str, str]) -> Finding:
     """Look whether Barman's stream would notice that the primary's cable is pulled."""
-    parts = _parts(_ways(said).get("wal_streaming_conninfo") or said.get("streaming_conninfo", ""))
+    parts = _parts(ways(said).get("wal_streaming_conninfo") or said.get("streaming_conninfo", ""))
     if "service" in parts:
         return topic.ok("they are in a service file, which is not read here")
     lacking = [name for name in ("connect_timeout", "keepalives_idle", "tcp_user_timeout") if name not in parts]

@@ -27,7 +27,7 @@ def look(loaded: Config, service: User, repmgrd: User) -> Iterator[Finding]:
     yield _program(Path(PROGRAM), repmgrd)
     yield _seen("files.config", loaded.path, lambda topic: _readable(topic, loaded.path, repmgrd))
     yield _seen("files.state", loaded.state_dir, lambda topic: _state(topic, loaded.state_dir, service, repmgrd))
-    if not loaded.state_dir.exists():
+    if absent(loaded.state_dir):
         return
     yield _seen("files.journal", loaded.state_dir, lambda topic: _journal(topic, loaded.state_dir, service))
     spool = loaded.state_dir / "spool"
@@ -45,6 +45,17 @@ def _seen(key: str, path: Path, judged: Callable[[Topic], Finding]) -> Finding:
         return topic.fail(f"cannot be used: {error.strerror}", "systemd-tmpfiles --create; see config/tmpfiles.conf")
 
 
+def absent(place: Path) -> bool:
+    """True if there is certainly no such file; what may not be looked at may be there."""
+    try:
+        place.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def unseen(topic: Topic, error: object) -> Finding:
     """Say that something cannot be looked at by the user that we are."""
     why = error.strerror if isinstance(error, OSError) else str(error).rpartition(": ")[2]
@@ -60,7 +71,7 @@ def _program(program: Path, repmgrd: User) -> Finding:
             return topic.fail(why, f"chmod -R go=u-w {program.resolve()}")
         return topic.ok(f"{repmgrd.name} can run it, and only root can change it")
 
-    if not program.exists():
+    if absent(program):
         return Topic("files.program", str(program)).fail("does not exist", f"ln -s {_own_place()} {program}")
     return _seen("files.program", program, judged)
 
@@ -92,7 +103,7 @@ def _state(topic: Topic, path: Path, service: User, repmgrd: User) -> Finding:
 
 def _journal(topic: Topic, path: Path, service: User) -> Finding:
     for file in (path / f"journal.db{rest}" for rest in ("", "-wal", "-shm")):
-        if file.exists() and (why := hindrance(service, file, READ | WRITE)):
+        if not absent(file) and (why := hindrance(service, file, READ | WRITE)):
             return topic.fail(why, f"chown {service.name} {path}/journal.db*")
     disk = os.statvfs(path)
     free = disk.f_bavail * disk.f_frsize

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from psycopg import pq
 
-from repmgr_hooks.checks.files import unseen
+from repmgr_hooks.checks.files import absent, unseen
 from repmgr_hooks.checks.finding import Finding, Topic
 from repmgr_hooks.checks.users import User
 from repmgr_hooks.settings.cluster import Cluster
@@ -28,7 +28,7 @@ def look(cluster: Cluster, service: User) -> Finding:
     topic = Topic("nodes.password", cluster.name)
     file = Path(cluster.postgres.passfile or f"{service.home}/.pgpass")
     try:
-        if not file.exists() or file.stat().st_size == 0:
+        if absent(file) or file.stat().st_size == 0:
             return topic.ok(f"no password is used: none is in {file}")
     except PermissionError as error:
         return unseen(topic, error)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from repmgr_hooks.checks.files import unseen
+from repmgr_hooks.checks.files import absent, unseen
 from repmgr_hooks.checks.finding import Finding, Topic
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.system.steps import Host, Program
@@ -33,7 +33,7 @@ class Refusal:
 
 def let_in(host: Host, keys: str = KEYS) -> Iterator[Finding]:
     """Ask sshd whether it lets the database hosts in with their keys, if there are some."""
-    if not Path(keys).exists():
+    if absent(Path(keys)):
         return
     topic = Topic("hook.sshd", keys)
     if os.geteuid() != 0:

@@ -31,7 +31,7 @@ def do_check(arguments: argparse.Namespace) -> int:
             found = examined(arguments)
         else:
             found, note = judged(arguments)
-    except HooksError as error:
+    except (HooksError, OSError) as error:
         if not arguments.nagios:
             raise
         print(finding.nagios_line("UNKNOWN", str(error)))

@@ -190,6 +190,6 @@ def test_barmans_settings(streaming: Lab) -> None:
     }
     wal = {f"wal_{name}": way for name, way in ways.items()}
     shown = with_settings(lab, text, **standby, **wal)
-    assert level(shown, "barman.conninfo") == "OK", shown
+    assert level(shown, "barman.conninfo") == level(shown, "barman.primary") == "OK", shown
     shown = with_settings(lab, text, **ways, wal_streaming_conninfo=standby["streaming_conninfo"])
     assert level(shown, "barman.conninfo") == "FAIL", shown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
@@ -179,6 +180,8 @@ def named(name: str, address: str) -> Change:
         (settings(wal_streaming_conninfo="host=10.0.0.11 user=x"), None),
         (settings(wal_streaming_conninfo=ALIVE, wal_conninfo="host=10.0.0.11 user=x"), None),
         (settings(wal_streaming_conninfo=ALIVE, wal_conninfo="None", conninfo="host=10.0.0.12 user=x"), set()),
+        (settings(wal_streaming_conninfo=ALIVE, is_in_recovery="True", timeline="2"), set()),
+        (settings(wal_streaming_conninfo=ALIVE, postgres_systemid="73"), {("barman.primary", "main_backup")}),
         (settings(wal_streaming_conninfo=ALIVE, wal_conninfo=GOOD_WAY, conninfo="host=10.0.0.12 user=x"), set()),
         # By a service nobody can say where it leads; a name is looked up where Barman runs.
         (settings(conninfo="service=main"), {("barman.conninfo", "main_backup")}),
@@ -447,6 +450,17 @@ def test_nagios_is_told_of_a_wrong_configuration(
     assert line.startswith("REPMGR_HOOKS UNKNOWN - ")
     assert "|" not in line
     assert run() == 2
+
+
+def test_nagios_is_told_of_what_cannot_be_looked_at(
+    run: RunResult, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> list[Finding]:
+        raise PermissionError(errno.EACCES, "Permission denied", "/var/lib/barman/.pgpass")
+
+    monkeypatch.setattr("repmgr_hooks.checks.findings", refused)
+    assert run("--nagios") == 3
+    assert capsys.readouterr().out.startswith("REPMGR_HOOKS UNKNOWN - [Errno 13] Permission denied: '/var/lib/barman")
 
 
 def test_nagios_is_told_of_a_fault(run: RunResult, capsys: pytest.CaptureFixture[str], host: FakeHost) -> None:
