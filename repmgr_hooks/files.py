@@ -15,6 +15,11 @@ from typing import TextIO
 from repmgr_hooks.errors import Problem, mistake
 
 
+def text_of(path: Path) -> str:
+    """Return a text in which every byte survives that is no UTF-8, until ``atomic_write`` writes it. Raises OSError."""
+    return path.read_text(encoding="utf-8", errors="surrogateescape")
+
+
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[TextIO]:
     """Open a new file that takes a place, with what was written to it, only when all went well. Raises OSError.
@@ -24,7 +29,7 @@ def atomic_write(path: Path) -> Iterator[TextIO]:
     hidden = f".{path.name}.{os.getpid()}"
     directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with os.fdopen(_made(hidden, directory), "w", encoding="utf-8") as file:
+        with os.fdopen(_made(hidden, directory), "w", encoding="utf-8", errors="surrogateescape") as file:
             yield file
         os.rename(hidden, path.name, src_dir_fd=directory, dst_dir_fd=directory)
     except BaseException:

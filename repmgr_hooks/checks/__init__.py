@@ -34,11 +34,11 @@ from repmgr_hooks.checks import (
     sshd,
 )
 from repmgr_hooks.checks.finding import Finding, Topic, bad
-from repmgr_hooks.checks.repmgrd import repmgrds_user
+from repmgr_hooks.checks.repmgrd import confs_here, repmgrds_user
 from repmgr_hooks.checks.users import User, acting_as, service_user
 from repmgr_hooks.cluster.decide import ClusterState, PrimaryDecision
 from repmgr_hooks.cluster.primary import cluster_state
-from repmgr_hooks.cluster.repmgr_files import Identity, files_here, identities
+from repmgr_hooks.cluster.repmgr_files import Identity, identities
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine import drift, dry_run, selection
 from repmgr_hooks.engine.routes import ManagedCluster
@@ -76,7 +76,7 @@ def findings(loaded: Config, journal: Journal | None, world_of: HostOf, send_eve
     yield from former_primary.shared_hosts({name: managed.cluster for name, managed in loaded.clusters.items()})
     if not user.can_be_me:
         yield files.unseen(Topic("files.user", user.name), "nodes and Barman, as the service's user sees them")
-    conf_files = files_here()
+    conf_files = confs_here()
     yield from repmgr.unreadable(conf_files)
     for managed in loaded.clusters.values():
         host = world_of(managed)

@@ -10,9 +10,9 @@ from repmgr_hooks import clock
 from repmgr_hooks.checks import end_to_end, repmgr
 from repmgr_hooks.checks.files import unseen
 from repmgr_hooks.checks.finding import Finding, Topic
-from repmgr_hooks.checks.repmgrd import repmgrds_user
+from repmgr_hooks.checks.repmgrd import confs_here, repmgrds_user
 from repmgr_hooks.checks.users import ENTER, WRITE, User, hindrance
-from repmgr_hooks.cluster.repmgr_files import files_here, readable
+from repmgr_hooks.cluster.repmgr_files import readable
 from repmgr_hooks.forward.letter import letter
 from repmgr_hooks.forward.queue import NAME, last_taken
 from repmgr_hooks.forward.settings import DatabaseHost, Gateway
@@ -34,7 +34,7 @@ def findings(loaded: DatabaseHost, path: Path, host: Host, send_event: bool) -> 
     yield _running(loaded)
     for name in loaded.gateways:
         yield _queue(name, loaded.queue(name))
-    files = files_here()
+    files = confs_here()
     yield from repmgr.unreadable(files)
     for conf in readable(files):
         if conf.node is not None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePath
 
 from repmgr_hooks.catalogue import EVENTS, REHEARSAL, problem
-from repmgr_hooks.checks.files import unseen
+from repmgr_hooks.checks.files import absent, unseen
 from repmgr_hooks.checks.finding import Finding, Topic
 from repmgr_hooks.checks.repmgrd import daemon_of
 from repmgr_hooks.checks.users import READ, User, hindrance
@@ -90,7 +90,8 @@ def access(conf: RepmgrConf, repmgrd: User) -> Finding:
 
 def of_file(conf: RepmgrConf, loaded: Config, managed: ManagedCluster) -> Iterator[Finding]:
     """Return what is to be said about the settings of a file."""
-    where, reread = str(conf.path), f"pkill -HUP -f 'repmgrd.*{conf.path.name}'"
+    where, daemon = str(conf.path), daemon_of(conf.path)
+    reread = f"pkill -HUP -f 'repmgrd.*{(daemon.conf or conf.path).name}'"
     hint = f"{as_it_should_be(managed.cluster.name)}  # then: {reread}"
     unsafe = sorted(set(re.findall(r"%[dac]", conf.line.replace("%%", ""))))
     if unsafe:
@@ -107,7 +108,7 @@ def of_file(conf: RepmgrConf, loaded: Config, managed: ManagedCluster) -> Iterat
     yield topic.warn(what, hint) if seconds < LEAST_TIMEOUT else topic.ok(f"followers wait {seconds} s for the hook")
     yield _interval(Topic("repmgr.interval", where), conf, managed)
     if conf.settings.get("failover") == "automatic":
-        yield commands(conf, daemon_of(conf.path).environment.get("PATH", ""), reread)
+        yield commands(conf, daemon.environment.get("PATH", ""), reread)
 
 
 def _interval(topic: Topic, conf: RepmgrConf, managed: ManagedCluster) -> Finding:
@@ -138,7 +139,7 @@ def commands(conf: RepmgrConf, path: str, reread: str) -> Finding:
         file = re.search(r" (?:-f ?|--config-file[ =])(\S+)", " ".join(words))
         if shutil.which(words[0], path=path) is None:
             wrong = f"{name}: {words[0]} does not exist, or cannot be run"
-        elif PurePath(words[0]).name == "repmgr" and file and _absent(file[1]):
+        elif PurePath(words[0]).name == "repmgr" and file and absent(Path(file[1])):
             wrong = f"{name} names {file[1]}, which does not exist here"
         if wrong and PurePath(words[0]).name == "repmgr":
             right = line.replace(words[0], shutil.which(program()) or program(), 1)
@@ -146,17 +147,6 @@ def commands(conf: RepmgrConf, path: str, reread: str) -> Finding:
         if wrong:
             return topic.fail(wrong, f"{name}='{right}'  # then: {reread}" if right else f"correct it in {conf.path}")
     return topic.ok("what repmgrd calls in a failover is there")
-
-
-def _absent(place: str) -> bool:
-    """True if there is certainly no such file; what may not be looked at may be there."""
-    try:
-        Path(place).stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def _line(conf: RepmgrConf, loaded: Config, managed: ManagedCluster, hint: str) -> Finding:

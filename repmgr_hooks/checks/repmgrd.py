@@ -9,9 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from repmgr_hooks.checks.users import User, user_called, user_of
+from repmgr_hooks.cluster.repmgr_files import files_here
 
 ACCOUNTS = ("postgres", "enterprisedb")
 """Debian's and PGDG's, and that of EDB's server."""
+GIVEN = re.compile(r"\0(?:-f\0?|--config-file[=\0])(/[^\0]+)")
+"""The file that repmgrd was told to read, in its command line."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class Daemon:
 
     user: User
     environment: Mapping[str, str]
-    words: tuple[str, ...] = ()
+    conf: Path | None = None
     no_new_privileges: bool = False
 
 
@@ -44,8 +47,8 @@ def _daemon(process: Path) -> Daemon:
         environment = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
     except PermissionError:
         environment = usual(user)
-    words = tuple((process / "cmdline").read_text(errors="replace").split("\0"))
-    return Daemon(user, environment, words, "NoNewPrivs:\t1" in status)
+    given = GIVEN.search((process / "cmdline").read_text(errors="replace"))
+    return Daemon(user, environment, Path(given[1]) if given else None, "NoNewPrivs:\t1" in status)
 
 
 def usual(user: User) -> dict[str, str]:
@@ -68,6 +71,16 @@ def repmgrds_user() -> User:
 
 
 def daemon_of(conf: Path) -> Daemon:
-    """Return the repmgrd that was given this file; if none runs, what systemd would start."""
-    user = repmgrds_user()
-    return likely(daemon for daemon in running() if str(conf) in daemon.words) or Daemon(user, usual(user))
+    """Return the repmgrd that was given this file, by whichever name; if none runs, what systemd would start."""
+    user, real = repmgrds_user(), os.path.realpath(conf)
+    given = (daemon for daemon in running() if daemon.conf and os.path.realpath(daemon.conf) == real)
+    return likely(given) or Daemon(user, usual(user), conf)
+
+
+def confs_here() -> list[Path]:
+    """Return every repmgr.conf that stands where packages and people put it, and each that a repmgrd here was given.
+
+    Anybody can run a program of that name, and name a file.
+    """
+    given = [daemon.conf for daemon in running() if daemon.conf and daemon.user.name in ("root", *ACCOUNTS)]
+    return sorted({*files_here(), *(Path(os.path.realpath(conf)) for conf in given if conf.exists())})

@@ -11,7 +11,7 @@ import sysconfig
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import repmgr_hooks
 from repmgr_hooks.catalogue import shorten
@@ -23,6 +23,7 @@ from repmgr_hooks.cli.output import OK
 from repmgr_hooks.cluster import repmgr_files
 from repmgr_hooks.config import json_schema
 from repmgr_hooks.errors import UsageError
+from repmgr_hooks.files import text_of
 from repmgr_hooks.forward import settings
 from repmgr_hooks.handlers import built_in, plug_ins
 from repmgr_hooks.hook import PACKAGED
@@ -30,7 +31,8 @@ from repmgr_hooks.repmgr_conf import RepmgrConf, read
 from repmgr_hooks.settings.words import PLAIN_NAME
 from repmgr_hooks.setup import access, database_host, gateways, new_confs
 from repmgr_hooks.setup.discover import LIMIT, chosen_conf, survey
-from repmgr_hooks.setup.install import PASSFILE, install, is_database_hosts, write
+from repmgr_hooks.setup.draft import is_database_hosts, write
+from repmgr_hooks.setup.install import PASSFILE, install
 from repmgr_hooks.setup.render import CONFIGURATION, drafted
 from repmgr_hooks.system.host import LocalHost
 from repmgr_hooks.system.steps import Host
@@ -75,7 +77,8 @@ def draft(arguments: argparse.Namespace) -> tuple[dict[str, str], list[str]]:
     host = LocalHost({asked.node or 0: with_passfile(asked.settings["conninfo"])})
     found = survey(asked, arguments.barman, arguments.gateway, host, arguments.barman_host)
     known = repmgr_files.identities(asked.node or 0, host, LIMIT)
-    here = {conf.path: conf for conf in [*readable, *confs(None)] if new_confs.is_conf(conf.path)}
+    here = {conf.path: conf for conf in confs(None)}
+    here |= {conf.path: conf for conf in readable if new_confs.is_conf(conf.path)}
     nodes = {path: repmgr_files.node_of(conf, found.nodes, known) for path, conf in here.items()}
     notes = [f"left out  {option} of repmgr's conninfo: {why}" for option, why in found.left_out.items()]
     ours = [conf for path, conf in here.items() if nodes[path] is not None]
@@ -85,9 +88,9 @@ def draft(arguments: argparse.Namespace) -> tuple[dict[str, str], list[str]]:
         texts = gateways.drafted(texts, found, arguments.other_gateway, way, shipped())
     if arguments.repmgrd_on_nodes:
         authorized = Path(KEYS)
-        there = authorized.read_text() if authorized.exists() else ""
+        there = text_of(authorized) if authorized.exists() else ""
         texts |= database_host.of_gateway(found.nodes, known, shipped(), there)
-        return {place: text for place, text in texts.items() if not new_confs.is_conf(Path(place))}, notes
+        return {place: text for place, text in texts.items() if Path(place) not in here}, notes
     missing = [number for number, node in found.nodes.items() if not (node.witness or number in nodes.values())]
     copied = {
         node: conf.path for conf in ours if new_confs.unfilled(texts[str(conf.path)]) and (node := nodes[conf.path])
@@ -107,13 +110,15 @@ def confs(given: Path | None) -> list[RepmgrConf]:
     if given is None:
         return list(repmgr_files.readable(repmgr_files.files_here()))
     try:
-        return [read(given.absolute())]
+        return [read(given.resolve())]
     except (OSError, ValueError) as error:
         raise UsageError(f"{given} cannot be read as a repmgr.conf: {error}", hint="name another one") from None
 
 
 def with_passfile(conninfo: str) -> str:
-    """Return how repmgr connects, with the password of the file that repmgrd's user has."""
+    """Return how repmgr connects: with its own password or passfile, else with that of repmgrd's user."""
+    if {"password", "passfile"} & conninfo_to_dict(conninfo).keys():
+        return conninfo
     places = (Path(PASSFILE), Path(repmgrds_user().home, ".pgpass"))
     passfile = next(filter(has_text, places), None)
     return make_conninfo(conninfo, **({"passfile": str(passfile)} if passfile else {}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import ipaddress
+import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -45,8 +46,9 @@ class Identity:
 
 
 def files_here() -> list[Path]:
-    """Return every repmgr.conf that stands where packages and people put it."""
-    return sorted(Path("/", found) for place in PLACES for found in glob.glob(place, root_dir="/"))  # noqa: PTH207
+    """Return every repmgr.conf that stands where packages and people put it; of a link, the file that it leads to."""
+    found = (Path("/", name) for place in PLACES for name in glob.glob(place, root_dir="/"))  # noqa: PTH207
+    return sorted({Path(os.path.realpath(file)) if file.is_symlink() else file for file in found})
 
 
 def program(name: str = "repmgr", version: int = 0) -> str:

@@ -9,6 +9,7 @@ from repmgr_hooks.checks.sshd import KEYS, SSHD
 from repmgr_hooks.checks.users import User
 from repmgr_hooks.cluster.repmgr_files import Identity
 from repmgr_hooks.errors import UsageError
+from repmgr_hooks.files import text_of
 from repmgr_hooks.repmgr_conf import RepmgrConf
 from repmgr_hooks.settings.cluster import Node
 from repmgr_hooks.settings.schema import IpAddress
@@ -38,7 +39,7 @@ def drafted(
     texts[CONFIGURATION] = _configuration(texts[CONFIGURATION], list(gateways), repmgrd.home)
     there = {place: packaged(place) for place in texts}
     texts = {place: text for place, text in texts.items() if not has(there[place], text)}
-    return texts | {str(conf.path): notified(conf.path.read_text(), name) for conf in confs}
+    return texts | {str(conf.path): notified(text_of(conf.path), name) for conf in confs}
 
 
 def _configuration(example: str, gateways: list[str], home: str) -> str:

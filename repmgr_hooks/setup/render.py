@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from repmgr_hooks.checks.repmgr import as_it_should_be
+from repmgr_hooks.files import text_of
 from repmgr_hooks.hook import LOCAL, PROGRAM
 from repmgr_hooks.repmgr_conf import RepmgrConf
 from repmgr_hooks.settings.cluster import Node
@@ -74,11 +75,11 @@ def drafted(
     there = {place: packaged(place) for place in texts}
     texts = {place: text for place, text in texts.items() if not has(there[place], text)}
     if found.cleans_up_locks and barman_conf.is_file():
-        text = barman_conf.read_text()
+        text = text_of(barman_conf)
         texts |= {str(barman_conf): kept} if (kept := keeps_locks(text)) != text else {}
     example = shipped_text(shipped, EXAMPLE)
     for conf in confs:
-        before = conf.path.read_text()
+        before = text_of(conf.path)
         after = notified(before, name)
         node = found.nodes.get(conf.node or 0)
         texts[str(conf.path)] = cloned(after, example, found, node.host) if node and after != before else after
@@ -87,7 +88,7 @@ def drafted(
 
 def has(file: Path, text: str) -> bool:
     """True if the file is there, and has this text."""
-    return file.is_file() and file.read_text() == text
+    return file.is_file() and text_of(file) == text
 
 
 def run_as(text: str, repmgrd: str) -> str:

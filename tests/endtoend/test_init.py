@@ -48,6 +48,28 @@ def init(lab: Lab, *words: str) -> str:
     return result.stdout
 
 
+def put_a_link_in_the_place_of(lab: Lab, place: str) -> None:
+    """The file that repmgrd reads is elsewhere, and lacks the line: the link stays, and the line gets there."""
+    gateway, real = lab.gateway, "/var/tmp/repmgr/node1.conf"
+    before = gateway.path(place).read_text()
+    lab.put(gateway, real, re.sub("(?m)^event_notification_command.*", "", before))
+    gateway.run("ln", "-sf", real, place)
+    shown = gateway.hooks("check").stdout
+    assert f"FAIL  repmgr.line         {real}: event_notification_command is missing" in shown, shown
+    assert "pkill -HUP -f 'repmgrd.*db1.conf'" in shown, "by the name that repmgrd was given"
+    refused = gateway.result(PROGRAM, "init", "--install", "--replace", DRAFT)
+    hint = f"mkdir -p {DRAFT}/var/tmp/repmgr && mv {DRAFT}{place} {DRAFT}{real}"
+    assert refused.returncode == 2
+    assert f"  {place} is a link to {real}\n    HINT: {hint}\n" in refused.stderr
+    gateway.run("sh", "-ec", hint)
+    assert f"replaced  {real}; " in init(lab, "--install", "--replace", DRAFT)
+    assert "event_notification_command" in gateway.run("cat", place)
+    assert gateway.run("readlink", place).strip() == real
+    assert f"OK    repmgr.line         {real}: " in gateway.hooks("check").stdout
+    init(lab, "/var/tmp/anew")
+    assert gateway.path(f"/var/tmp/anew{real}").exists() and not gateway.path(f"/var/tmp/anew{place}").exists()
+
+
 def test_from_nothing_to_a_failover(built_lab: Lab) -> None:
     lab, gateway = built_lab, built_lab.gateway
     without_ours(lab)
@@ -85,6 +107,7 @@ def test_from_nothing_to_a_failover(built_lab: Lab) -> None:
     lab.start_cron()
     lab.start_worker()
     lab.start_repmgrd()
+    put_a_link_in_the_place_of(lab, "/etc/repmgr/db1.conf")
     lab.db1.pg_ctl("stop", "-m", "immediate")
     wait_for(lambda: failover_handled(lab), "the end of the events")
     assert routes(lab) == {54321: "10.0.0.12", 54322: "10.0.0.12"}

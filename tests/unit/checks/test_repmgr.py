@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from repmgr_hooks import config
-from repmgr_hooks.checks import repmgr
-from repmgr_hooks.checks.users import owner_of
+from repmgr_hooks.checks import repmgr, repmgrd
+from repmgr_hooks.checks.users import User, owner_of
 from repmgr_hooks.cluster import repmgr_files
 from repmgr_hooks.repmgr_conf import Placeholders, read, words_of
 
@@ -284,3 +284,21 @@ def test_a_file_that_others_can_write(tmp_path: Path) -> None:
     user = owner_of(file)
     assert user is not None
     assert repmgr.access(read(file), user).message.startswith("can be written by others")
+
+
+@pytest.mark.parametrize("words", ["-f\0{}", "-f{}", "--config-file\0{}", "-v\0--config-file={}"])
+def test_the_file_that_a_repmgrd_was_given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: str) -> None:
+    """It may be a link to what was looked at, or stand where nobody looks."""
+    link, real = tmp_path / "link.conf", tmp_path / "real.conf"
+    real.touch()
+    link.symlink_to(real)
+    found = repmgrd.GIVEN.search(f"repmgrd\0{words.format(link)}\0--daemonize=false\0")
+    assert found
+    user, other = User("postgres", 1, 1, (), "/"), User("eve", 2, 2, (), "/")
+    ours = repmgrd.Daemon(user, {"A": "b"}, Path(found[1]))
+    eves = repmgrd.Daemon(other, {}, tmp_path / "eve.conf")
+    (tmp_path / "eve.conf").touch()
+    monkeypatch.setattr(repmgrd, "running", lambda: iter([eves, ours]))
+    monkeypatch.setattr(repmgrd, "files_here", lambda: [tmp_path / "here.conf"])
+    assert repmgrd.daemon_of(real) == ours
+    assert repmgrd.confs_here() == [tmp_path / "here.conf", real]

@@ -18,7 +18,7 @@ from repmgr_hooks.repmgr_conf import read
 from repmgr_hooks.settings.cluster import Node
 from repmgr_hooks.setup import access, database_host
 from repmgr_hooks.setup.database_host import FILES, UNIT, drafted, of_gateway
-from repmgr_hooks.setup.install import Move, _not_installable
+from repmgr_hooks.setup.draft import Move, _not_installable
 from repmgr_hooks.setup.render import CONFIGURATION, TMPFILES
 from repmgr_hooks.system.steps import Program
 from tests.fake import FakeHost

@@ -18,10 +18,11 @@ from repmgr_hooks import config
 from repmgr_hooks.cli import main as cli
 from repmgr_hooks.cli import setup
 from repmgr_hooks.cli.arguments import parser
+from repmgr_hooks.cluster import repmgr_files
 from repmgr_hooks.errors import OperationFailed, UsageError
 from repmgr_hooks.repmgr_conf import RepmgrConf, read
 from repmgr_hooks.settings.cluster import Node
-from repmgr_hooks.setup import discover, install, render
+from repmgr_hooks.setup import discover, draft, install, render
 from repmgr_hooks.setup.discover import Found
 from repmgr_hooks.system.steps import Program, Rows, Sql
 from tests.fake import FakeHost
@@ -202,6 +203,13 @@ def test_a_conninfo_as_uri_gets_its_passfile(monkeypatch: pytest.MonkeyPatch, tm
     }
     assert conf.host == "10.0.0.11"
     assert replace(conf, settings={"conninfo": "host=db1 hostaddr=10.0.0.12"}).host == "10.0.0.12"
+
+
+def test_what_a_conninfo_says_of_its_password_is_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "pgpass").write_text("*:*:*:repmgr:x\n")
+    monkeypatch.setattr(setup, "PASSFILE", str(tmp_path / "pgpass"))
+    for said in ("passfile=/etc/repmgr/pgpass", "password=secret", "postgresql://repmgr@db1/?passfile=/root/p"):
+        assert setup.with_passfile(said) == said
 
 
 BARMAN_CONF = (REPOSITORY / "config/barman.conf").read_text()
@@ -448,16 +456,16 @@ def test_repmgrd_that_runs_as_another_user_than_postgres() -> None:
 
 def test_a_changed_draft_is_kept(tmp_path: Path) -> None:
     texts = {"/etc/a": "1", "/etc/b": "2"}
-    assert [line.split()[0] for line in install.write(tmp_path, texts)] == ["written", "written"]
+    assert [line.split()[0] for line in draft.write(tmp_path, texts)] == ["written", "written"]
     (tmp_path / "etc/b").write_text("mine")
-    said = list(install.write(tmp_path, texts))
+    said = list(draft.write(tmp_path, texts))
     assert [line.split()[0] for line in said] == ["ok", "CHANGED"]
     assert (tmp_path / "etc/b").read_text() == "mine"
 
 
 def test_only_root_reads_what_may_hold_a_password(tmp_path: Path) -> None:
     """A repmgr.conf: its conninfo may have one. Our own files have none."""
-    list(install.write(tmp_path, {"/etc/repmgr/db1.conf": "conninfo", render.CONFIGURATION: "", render.SUDOERS: ""}))
+    list(draft.write(tmp_path, {"/etc/repmgr/db1.conf": "conninfo", render.CONFIGURATION: "", render.SUDOERS: ""}))
     modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*") if path.is_file()}
     assert modes == {"db1.conf": 0o600, "config.yaml": 0o644, "repmgr-hooks": 0o440}
 
@@ -489,18 +497,61 @@ def test_a_draft_that_another_user_can_change(how: str) -> None:
             directory.mkdir()
             directory.chmod(0o777)
         with pytest.raises(UsageError, match="belongs to another user|can be written by others") as error:
-            list(install.write(directory, {"/etc/repmgr/db1.conf": "conninfo"}))
+            list(draft.write(directory, {"/etc/repmgr/db1.conf": "conninfo"}))
         assert error.value.hint.endswith(", or name another DIRECTORY")
         assert list(victim.iterdir()) == []
         if how in ("its own", "writable", "a link"):
             with pytest.raises(UsageError, match="is refused"):
-                install.examine(directory, [], True, FakeHost())
+                draft.examine(directory, [], True, FakeHost())
+
+
+def confs_at(monkeypatch: pytest.MonkeyPatch, directory: Path) -> Path:
+    """Let repmgr.conf be looked for there, where a link leads to one that stands elsewhere."""
+    monkeypatch.setattr(repmgr_files, "PLACES", (f"{directory}/etc/*.conf".lstrip("/"),))
+    real = directory / "srv/node1.conf"
+    for place in (directory / "etc", real.parent):
+        place.mkdir()
+    real.write_bytes("# Rechner in K\u00f6ln\nnode_id=1\n".encode("latin-1"))
+    (directory / "etc/db1.conf").symlink_to(real)
+    return real
+
+
+def test_a_link_of_repmgr_conf_stays_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A copy in its place was not what repmgrd read; and what is no UTF-8 stays what it is."""
+    real, drafts = confs_at(monkeypatch, tmp_path), tmp_path / "draft"
+    assert repmgr_files.files_here() == [real]
+    assert setup.confs(tmp_path / "etc/db1.conf") == [read(real)]
+    texts = render.drafted(FOUND, "main", REPOSITORY, setup.confs(None))
+    list(draft.write(drafts, {str(real): texts[str(real)]}))
+    (move,) = draft.moves_of(drafts)
+    assert (move.place, move.replaces) == (real, False)
+    install.put(move)
+    assert real.read_bytes().startswith(b"# Rechner in K\xf6ln\nnode_id=1\n")
+    assert "event_notification_command" in read(real).settings
+    assert (tmp_path / "etc/db1.conf").is_symlink()
+
+
+@pytest.mark.parametrize(
+    ("place", "hint"), [("config.yaml", "rm {place}"), ("http.service", "or, to keep it: rm {file}")]
+)
+def test_a_link_is_not_replaced(monkeypatch: pytest.MonkeyPatch, made: Path, place: str, hint: str) -> None:
+    """Such as a unit that is masked (systemctl mask), or a configuration that lies in a repository."""
+    link, file = made / "there" / place, made / "file"
+    link.parent.mkdir()
+    link.symlink_to("/dev/null")
+    file.write_text("x")
+    monkeypatch.setattr(draft, "CONFIGURATION", str(made / "there/config.yaml"))
+    monkeypatch.setattr(draft, "SHIPPED", {str(link): ""})
+    (said,) = draft._not_installable([draft.Move(file, link)], True, True)
+    assert str(said) == f"{link} is a link to /dev/null"
+    assert said.hint.endswith(hint.format(place=link, file=file))
+    assert list(draft._not_installable([], True, True)) == []
 
 
 @pytest.fixture
 def made(tmp_path: Path) -> Path:
     texts = render.drafted(FOUND, "main", REPOSITORY, [])
-    list(install.write(tmp_path, texts))
+    list(draft.write(tmp_path, texts))
     return tmp_path
 
 
@@ -514,9 +565,9 @@ class Refusing(FakeHost):
 def refusal(directory: Path, host: FakeHost) -> str:
     """What is said of a draft; nothing is put anywhere."""
     drafts = sorted(path for path in (directory / "etc").rglob("*") if path.is_file())
-    moves = [install.Move(path, Path("/", path.relative_to(directory))) for path in drafts]
+    moves = [draft.Move(path, Path("/", path.relative_to(directory))) for path in drafts]
     with pytest.raises(UsageError) as refused:
-        install.examine(directory, moves, True, host)
+        draft.examine(directory, moves, True, host)
     return str(refused.value)
 
 
@@ -547,15 +598,15 @@ def test_wrong_sudoers(made: Path) -> None:
 def test_what_would_be_lost(tmp_path: Path, there: str, replaces: bool) -> None:
     (tmp_path / "draft").write_text("a\n\nb\n")
     (tmp_path / "there").write_text(there)
-    assert install.Move(tmp_path / "draft", tmp_path / "there").replaces is replaces
-    assert not install.Move(tmp_path / "draft", tmp_path / "absent").replaces
+    assert draft.Move(tmp_path / "draft", tmp_path / "there").replaces is replaces
+    assert not draft.Move(tmp_path / "draft", tmp_path / "absent").replaces
 
 
 def test_the_old_one_stays_beside(tmp_path: Path) -> None:
     (tmp_path / "draft").write_text("new")
     (tmp_path / "there").write_text("old")
     (tmp_path / "there").chmod(0o640)
-    move = install.Move(tmp_path / "draft", tmp_path / "there")
+    move = draft.Move(tmp_path / "draft", tmp_path / "there")
     assert install.put(move) == f"replaced  {tmp_path}/there; the old one is {tmp_path}/there.before-repmgr-hooks"
     assert (tmp_path / "there").read_text() == "new"
     assert (tmp_path / "there").stat().st_mode & 0o777 == 0o640
@@ -598,7 +649,7 @@ def test_what_is_kept_is_not_written_through_a_link(tmp_path: Path) -> None:
     (tmp_path / "there").write_text("old")
     (tmp_path / "there.before-repmgr-hooks").symlink_to(tmp_path / "absent")
     kept = tmp_path / "there.before-repmgr-hooks.2"
-    assert install.put(install.Move(tmp_path / "draft", tmp_path / "there")).endswith(str(kept))
+    assert install.put(draft.Move(tmp_path / "draft", tmp_path / "there")).endswith(str(kept))
     assert kept.read_text() == "old"
     assert not (tmp_path / "absent").exists()
 

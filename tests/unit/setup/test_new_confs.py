@@ -17,7 +17,7 @@ from repmgr_hooks.cluster.repmgr_files import Identity
 from repmgr_hooks.errors import OperationFailed, UsageError
 from repmgr_hooks.repmgr_conf import read, settings_in
 from repmgr_hooks.settings.cluster import Node
-from repmgr_hooks.setup import install, new_confs
+from repmgr_hooks.setup import draft, install, new_confs
 from repmgr_hooks.system.steps import Rows, Sql
 from tests.fake import FakeHost
 
@@ -164,22 +164,20 @@ def test_a_unit_that_is_there_stays(layout: Layout) -> None:
 
 def test_a_draft_with_a_placeholder_is_not_installed(tmp_path: Path) -> None:
     (tmp_path / "db2.conf").write_text("data_directory='/var/lib/postgresql/NN/main'\nnode_name='NN'\n")
-    move = install.Move(tmp_path / "db2.conf", Path("/etc/repmgr/16/absent.conf"))
+    move = draft.Move(tmp_path / "db2.conf", Path("/etc/repmgr/16/absent.conf"))
     with pytest.raises(UsageError, match=r"db2.conf has NN in data_directory\n    HINT: write where it is on the node"):
-        install.examine(tmp_path, [move], True, FakeHost())
-    assert "has no place here" not in str(
-        pytest.raises(UsageError, install.examine, tmp_path, [move], True, FakeHost())
-    )
+        draft.examine(tmp_path, [move], True, FakeHost())
+    assert "has no place here" not in str(pytest.raises(UsageError, draft.examine, tmp_path, [move], True, FakeHost()))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_only_repmgrds_group_reads_a_new_file(tmp_path: Path) -> None:
     """Its conninfo may hold a password."""
     (tmp_path / "draft").write_text("node_id=1\n")
-    move = install.Move(tmp_path / "draft", tmp_path / "etc/repmgr/db1.conf")
-    draft = tmp_path / install.TMPFILES.lstrip("/")
-    draft.parent.mkdir(parents=True)
-    draft.write_text((REPOSITORY / "config/tmpfiles.conf").read_text().replace(" postgres ", " daemon "))
+    move = draft.Move(tmp_path / "draft", tmp_path / "etc/repmgr/db1.conf")
+    tmpfiles = tmp_path / install.TMPFILES.lstrip("/")
+    tmpfiles.parent.mkdir(parents=True)
+    tmpfiles.write_text((REPOSITORY / "config/tmpfiles.conf").read_text().replace(" postgres ", " daemon "))
     group = install.repmgrds_group(tmp_path)
     assert install.put(move, group) == f"installed {move.place}"
     assert move.place.stat().st_mode & 0o777 == 0o640
@@ -188,10 +186,10 @@ def test_only_repmgrds_group_reads_a_new_file(tmp_path: Path) -> None:
 
 
 def test_a_draft_whose_group_is_not_known_is_not_installed(tmp_path: Path) -> None:
-    draft = tmp_path / install.TMPFILES.lstrip("/")
-    draft.parent.mkdir(parents=True)
+    tmpfiles = tmp_path / install.TMPFILES.lstrip("/")
+    tmpfiles.parent.mkdir(parents=True)
     for text in ("", "d /var/lib/repmgr-hooks 0710 barman nosuchgroup -\n"):
-        draft.write_text(text)
+        tmpfiles.write_text(text)
         with pytest.raises(
             UsageError, match=r"repmgr-hooks\.conf (does not name the owner|names the group nosuchgroup, which)"
         ):
