@@ -164,7 +164,7 @@ def test_the_first_gateway_comes_back_and_changes_nothing(pair: TwoGateways, cli
     before = lab.db2.sql(SESSION)
     lab.plug_in(lab.gateway)
     time.sleep(3)  # the network is there before a host has booted
-    back = time.time()
+    back, said = time.time(), lab.gateway.log_from_now("conntrackd")
     lab.start_gateway(lab.gateway)
     wait_for(lambda: lab.led(lab.gateway) == NODE_2, "the first gateway to lead to db2")
     time.sleep(10)
@@ -175,6 +175,8 @@ def test_the_first_gateway_comes_back_and_changes_nothing(pair: TwoGateways, cli
     assert failed_since(client, back) == []
     print(f"the client waited {client.outage(back):.1f} s")
     wait_for(lambda: "dport=54322" in lab.tracked(lab.gateway), "the first gateway to know the client's connection")
+    # As it starts, and twice because keepalived makes it.
+    wait_for(lambda: said().count("resync requested\n") >= 3, "conntrackd to have asked three times")
 
 
 def test_a_gateway_whose_service_is_gone_gives_the_address_away(pair: TwoGateways, client: Client) -> None:

@@ -126,7 +126,7 @@ def test_a_gateway_that_is_back_asks_twice() -> None:
     """keepalived gives the quoted words to the shell; conntrackd sends a question once, which a link may lose."""
     (words,) = re.findall(r'(?m)^ *notify_backup "([^"]*)"', drafted()[gateways.KEEPALIVED])
     shell, option, commands = shlex.split(words)
-    assert (shell, option) == ("/bin/sh", "-c")
+    assert (shell, option) == ("/usr/bin/sh", "-c")
     assert commands.split("; ") == ["/usr/sbin/conntrackd -n", "sleep 10", "/usr/sbin/conntrackd -n"]
 
 
