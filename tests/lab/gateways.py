@@ -76,7 +76,6 @@ class TwoGateways(Lab):
             self._share_address(host)
         for place in ("/etc/barman.conf", "/etc/barman.d/main_backup.conf"):
             self.put(self.backup, place, first.path(place).read_text())
-        self._start_ssh()
         for host in self.databases:
             host.path("/usr/local/bin/repmgr-hooks").symlink_to("/opt/repmgr-hooks/bin/repmgr-hooks")
             self.put(host, CONFIG_FILE, self.adapted((CONFIG / "database-host.yaml").read_text()))
@@ -91,6 +90,11 @@ class TwoGateways(Lab):
             # Both are in one /run here.
             self.put(host, place, text.replace("/run/conntrackd.ctl", f"/var/lib/{host.name}.ctl"))
         self.put(host, "/etc/keepalived/repmgr-hooks-track", (CONFIG / "repmgr-hooks-track").read_text(), 0o755)
+
+    def start_hosts(self) -> None:
+        """Not before the databases are there: what is mounted later is not there for a daemon that runs."""
+        super().start_hosts()
+        self._start_ssh()
 
     def _start_ssh(self) -> None:
         """Barman's user of each gateway gets in where Barman is; postgres on the nodes, from them and the gateways."""
