@@ -143,7 +143,10 @@ class TwoGateways(Lab):
 
     def start_keepalived(self, host: Host) -> None:
         words = ("keepalived", "--vrrp", "--dont-fork", "--log-console", "--log-detail")
-        pids = (f"--pid=/var/lib/{host.name}.pid", f"--vrrp_pid=/var/lib/{host.name}-vrrp.pid")
+        # Both are in one /run here. From 2.3.2 on one that begins locks the file of BFD, too, until it knows that there
+        # is none (pidfile.c, keepalived_running): of two that began at once the second said that it runs, and ended.
+        kinds = {"pid": "", "vrrp_pid": "-vrrp", "bfd_pid": "-bfd"}
+        pids = (f"--{option}=/var/lib/{host.name}{kind}.pid" for option, kind in kinds.items())
         self.daemons[f"keepalived {host.name}"] = host.start(*words, *pids, log="keepalived")
 
     def stop_keepalived(self, host: Host) -> None:
