@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,9 @@ from repmgr_hooks.system.steps import Host, Program
 LIMIT = 10.0
 KEEPALIVED = "/etc/keepalived/keepalived.conf"
 TRACK = "/etc/keepalived/repmgr-hooks-track"
+SCRIPT = re.compile(r'(?m)^\s*(?:script|notify(?:_\w+)?)\s+"?(/[^"\s]+)')
+"""What it runs. It looks at the directories as they are written (2.3, lib/notify.c, check_security): behind /bin, which
+is a link, it runs nothing, and says "Wrong file type found in script path" once."""
 
 
 def here(cluster: Cluster, host: Host, root: Path = Path("/")) -> Iterator[Finding]:
@@ -79,6 +83,11 @@ def _keepalived(cluster: Cluster, host: Host, root: Path) -> Iterator[tuple[str,
         yield "the weight of the track script (-50) needs a priority above 50, the same on each gateway", like
     if TRACK not in text or not (root / TRACK.lstrip("/")).is_file():
         yield "no track script: a gateway whose service does not run keeps the address", like
+    for script in sorted(set(SCRIPT.findall(text))):
+        directory = str((root / script.lstrip("/")).parent)
+        if (real := os.path.realpath(directory)) != directory:
+            right = str(Path("/", Path(real).relative_to(os.path.realpath(root)), Path(script).name))
+            yield f"keepalived 2.3 and newer runs no script behind a link: {script}", f"{KEEPALIVED}: {right}"
     if not conntrackd.runs("-R", text, root):
         what = "connections that this gateway takes over break when the other one, back again, gets the address"
         yield what, f"{KEEPALIVED}: notify_master that runs conntrackd -R"

@@ -31,7 +31,7 @@ def pytest_runtest_makereport(
     """Show with a failure what the daemons of the lab wrote last."""
     report = yield
     if report.failed and contained():
-        for log in (*BASE.glob("gateway-*.log"), BASE / "gateway/var/log/barman/barman.log"):
+        for log in (*BASE.glob("gateway*-*.log"), BASE / "gateway/var/log/barman/barman.log"):
             if log.exists():
                 report.sections.append((log.name, log.read_text(errors="replace")[-LAST_WORDS:]))
     return report

@@ -165,12 +165,17 @@ def test_the_draft_is_in_order(tmp_path: Path) -> None:
         ("repmgr-hooks-track", "track", "no track script"),
         ("conntrackd -R", "conntrackd -n", "break when the other one, back again"),
         (f"unicast_src_ip {OWN}", f"unicast_src_ip {OTHER}", "is not this host's"),
+        ("/usr/bin/sh", "/bin/sh", "keepalived 2.3 and newer runs no script behind a link: /bin/sh"),
+        ('notify_master "/usr/sbin', 'notify_master "/sbin', "runs no script behind a link: /sbin/conntrackd"),
     ],
 )
 def test_what_check_finds(tmp_path: Path, old: str, new: str, expected: str) -> None:
     texts = drafted()
     assert old in texts[checks.KEEPALIVED]
     host = gateway_of(tmp_path, {**texts, checks.KEEPALIVED: texts[checks.KEEPALIVED].replace(old, new)})
+    for name in ("bin", "sbin"):
+        (tmp_path / "usr" / name).mkdir(parents=True)
+        (tmp_path / name).symlink_to(f"usr/{name}")
     level, message = said(tmp_path, host)["gateway.keepalived"]
     assert (level, expected in message) == ("WARN", True), message
 
