@@ -84,7 +84,11 @@ PATH=${{path:-$PATH}}:$(dirname "$(readlink "/proc/$server/exe")")
 unset SSH_AUTH_SOCK
 place={place}
 mkdir -m 700 "$place" "$place/bin" || exit
-printf %s {ssh} >"$place/bin/ssh" && chmod 700 "$place/bin/ssh" || {{ rm -rf "$place"; exit 1; }}
+printf %s {ssh} >"$place/bin/ssh" && chmod 700 "$place/bin/ssh" && [ -x "$place/bin/ssh" ] || {{
+    echo "{noexec}"
+    rm -rf "$place"
+    exit 1
+}}
 PATH=$place/bin:$PATH LC_ALL=C
 export PATH LC_ALL
 setsid sh -c 'echo $$ >"$0/session" || {{ rm -rf "$0"; exit; }}
@@ -117,6 +121,7 @@ kill -s KILL -- "-$(cat {place}/session)"
 rm -rf {place}
 """
 
+NOEXEC = "no program can be run in /tmp: it is full, or mounted noexec"
 PROMOTING = "promoting standby to primary"
 """What repmgr says before it does so (repmgr-action-standby.c, _do_standby_promote_internal)."""
 # Its place is gone when somebody has read how it ended, or when it has ended itself without a word. Its session lives
@@ -236,6 +241,7 @@ class Repmgr:
             line=" ".join(map(quote, words)),
             limit=limit,
             place=self.place,
+            noexec=NOEXEC,
             ssh=quote(self._ssh()),
         )
 

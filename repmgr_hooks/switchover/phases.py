@@ -180,6 +180,7 @@ def begin(work: Work, limit: float) -> None:
     """Its checks take seconds, in which nobody need wait: it is started before the clients are held."""
     ran = work.plan.repmgr.start(work.host, limit)
     if ran is not None:
+        work.note(promoting=PROMOTING in ran.said)  # it was not to stop the primary without a word from us
         refused(ran)
     work.waits = True
 

@@ -10,7 +10,7 @@ from repmgr_hooks.cluster.observe import NodeState
 from repmgr_hooks.errors import Problem
 from repmgr_hooks.journal.rows import Due
 from repmgr_hooks.switchover.facts import Facts
-from repmgr_hooks.switchover.on_node import Ran
+from repmgr_hooks.switchover.on_node import NOEXEC, Ran
 
 MOST_LAG = 16 * 2**20
 """Bytes: until the standby, and Barman, have received everything, a primary does not end (walsender.c)."""
@@ -61,7 +61,8 @@ def judge_rehearsal(facts: Facts) -> Judgement:
         return Judgement("OK", code, "repmgr itself says that it would work ('standby switchover --dry-run')")
     if isinstance(said, Ran):
         return Judgement("FAIL", code, f"repmgr refuses: {said.why}", "; ".join(said.lines("HINT")))
-    return Judgement("FAIL", code, f"repmgr cannot be run there: {said}", "see nodes.N.shell in config.yaml")
+    hint = "on that node: mount -o remount,exec /tmp" if NOEXEC in str(said) else "see nodes.N.shell in config.yaml"
+    return Judgement("FAIL", code, f"repmgr cannot be run there: {said}", hint)
 
 
 def _service(facts: Facts, due: Due) -> Iterator[Judgement]:

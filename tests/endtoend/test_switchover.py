@@ -12,7 +12,7 @@ from tests.endtoend.conftest import fresh_lab, with_each_backend
 from tests.endtoend.looks import assert_nothing_lost, routes
 from tests.endtoend.switchovers import is_good, nothing_left, opened, serving, switchover
 from tests.endtoend.test_point_in_time import recover
-from tests.lab import Lab
+from tests.lab import Lab, must
 from tests.lab.barman import archive, back_up
 from tests.lab.pgbouncer import Pooler, done_in, start_bench
 
@@ -25,10 +25,23 @@ def ready(backend: str) -> Iterator[Lab]:
         yield lab
 
 
+def runs_no_program_in_tmp(lab: Lab) -> None:
+    """As many hardened hosts have it: repmgr then stopped the primary without a word from us, and nobody was held."""
+    where_sshd_is = ("nsenter", "--mount", "--target", str(lab.daemons["sshd of db2"].pid))
+    must(*where_sshd_is, "mount", "-t", "tmpfs", "-o", "noexec,mode=1777", "tmpfs", "/tmp")
+    refused = switchover(lab, "--to", "2")
+    assert refused.returncode == 1
+    found = re.search(r"FAIL +switchover.repmgr .*or mounted noexec.*\n +HINT: on that node: (.*)\n", refused.stdout)
+    assert found, refused.stdout
+    assert nothing_left(lab)
+    must(*where_sshd_is, *found[1].split())
+
+
 @with_each_backend
 def test_there_and_back(ready: Lab) -> None:
     """Only what was in flight fails; who connects meanwhile waits."""
     lab = ready
+    runs_no_program_in_tmp(lab)
     client = lab.start_client(patience=30)
     rehearsed = switchover(lab, "--dry-run")
     assert rehearsed.returncode == 0
