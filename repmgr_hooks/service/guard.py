@@ -38,7 +38,7 @@ LOOK_EVERY, RETRY_EVERY = 1.0, 5.0
 ASK_EVERY, ASK_LIMIT = 2.0, 15.0
 """Seconds between two questions to a node, and for its answer."""
 RECENT = 3600.0
-"""Seconds after the begin of a switchover in which the service lets a node serve: later, others have seen to it."""
+"""Seconds after a switchover in which the service lets a node serve: later, others have seen to it."""
 AFTER_BOOT = float(START_LIMIT)
 """Seconds that a primary is given to come back after a boot of ours: its host may have been started anew, too."""
 
@@ -141,7 +141,9 @@ class SwitchoverGuard:
 
     def _may_let_serve(self, found: Record) -> bool:
         paused = pause_of(self._cluster.name, self._journal, Path(self._cluster.state_dir))
-        return paused is None and 0 <= clock.wall() - found.since < RECENT
+        if found.holder.boot == holds.this_process().boot:  # then by the clock that nobody sets
+            return paused is None and clock.monotonic() < found.until + RECENT
+        return paused is None and clock.wall() - found.since < RECENT
 
     def _let_serve(self, found: Record, host: Host) -> None:
         """Do what the command would have done. Raises OperationFailed."""

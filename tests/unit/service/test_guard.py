@@ -249,12 +249,30 @@ def test_there_are_never_two_primaries(left: Left, danger: object) -> None:
     assert not left.host.nodes[2].paused, "this is repmgrd's"
 
 
-@pytest.mark.parametrize("ago", [RECENT + 1, -60.0])
-def test_one_of_another_day_lets_nobody_serve(left: Left, ago: float) -> None:
+@pytest.mark.parametrize(
+    "when", [{"since": 0.0, "holder": Holder(7, 123, "boot")}, {"until": clock.monotonic() - RECENT - 1}]
+)
+def test_one_of_another_day_lets_nobody_serve(left: Left, when: dict[str, object]) -> None:
     left.host.lose(1)
-    left.keep(since=clock.wall() - ago, holder=Holder(7, 123, "boot"))
+    left.keep(**when)
     left.look()
     assert left.asked == ["stands"]
+
+
+@pytest.mark.parametrize("ahead", [100.0, 1e6, -2 * RECENT])
+def test_a_clock_that_was_set_since_keeps_nobody_from_serving(left: Left, ahead: float) -> None:
+    """Set back by 100 s, and nobody ever served; what counts within a boot is the clock that nobody sets."""
+    left.host.lose(1)
+    left.keep(since=clock.wall() + ahead)
+    left.look()
+    assert left.asked == ["stands", "promote db2"]
+
+
+def test_a_host_that_boots_with_its_clock_behind_lets_a_node_serve(left: Left) -> None:
+    left.host.lose(1)
+    left.keep(since=clock.wall() + 1e6, holder=Holder(7, 123, "boot"))
+    left.look()
+    assert left.asked[0] == "stands" and len(left.asked) == 2
 
 
 def test_it_is_never_done_beside_the_command(left: Left) -> None:
