@@ -18,7 +18,8 @@ from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system.served import serves
 from repmgr_hooks.system.steps import Host, Sql
 
-NAME = "repmgr_hooks gateway {} {}"
+NAME = "repmgr_hooks {} {}"
+"""PostgreSQL cuts it at 63 bytes (NAMEDATALEN); an IPv6 address has up to 39."""
 HAS, WATCHES = "active", "standby"
 PLAIN = "repmgr_hooks"
 ALIVE_FOR = 30.0
@@ -31,7 +32,7 @@ select application_name, extract(epoch from clock_timestamp() - state_change)::f
        extract(epoch from clock_timestamp())::float8
   from (select set_config('application_name', coalesce(%s, current_setting('application_name')), false)) as said
   left join pg_stat_activity on usename = current_user and pid <> pg_backend_pid()
-                            and application_name like 'repmgr_hooks gateway %%'
+                            and application_name like 'repmgr_hooks %%'
 """
 """On the left, so that it is said although there is nobody else yet: the other side of a join need not be read."""
 
@@ -87,7 +88,7 @@ def _sessions(primary: int, name: str | None, within: float, host: Host) -> tupl
         rows = host.fetch(Sql(primary, ASK, (name,)), LIMIT)
         alive = [str(said).split() for said, idle, _ in rows if idle is not None and float(idle) < within]
         times = [float(time) for *_, time in rows]
-        return {words[2]: words[3] == HAS for words in alive if len(words) == 4}, times[0] if times else None
+        return {words[1]: words[2] == HAS for words in alive if len(words) == 3}, times[0] if times else None
 
 
 def take_back(node: int, host: Host) -> None:

@@ -34,7 +34,7 @@ CONFIG = Path(__file__).resolve().parents[3] / "config/config.yaml"
 MAIN = with_gateways(config.load(CONFIG).clusters["main"])
 WEEK = 7 * 86400.0
 FIRST, SECOND = MAIN.cluster.gateway.hosts
-ACTIVE, STANDBY = "repmgr_hooks gateway {} active", "repmgr_hooks gateway {} standby"
+ACTIVE, STANDBY = "repmgr_hooks {} active", "repmgr_hooks {} standby"
 PROMOTED = Event(2, "standby_promote")
 
 
@@ -67,7 +67,7 @@ def said(host: FakeHost) -> list[str]:
         (True, [(STANDBY, 31.0)], ["gateway_silent"]),
         (True, [], ["gateway_silent"]),
         (False, [], ["address_nowhere", "gateway_silent"]),
-        (True, [("repmgr_hooks gateway", 1.0), ("repmgr_hooks gateway x y z", 1.0)], ["gateway_silent"]),
+        (True, [("repmgr_hooks gateway", 1.0), ("repmgr_hooks x y z", 1.0)], ["gateway_silent"]),
     ],
 )
 def test_what_is_wrong(has_address: bool, others: Sequence[tuple[str, float]], expected: list[str]) -> None:
@@ -368,3 +368,9 @@ def look_on(queue: ClusterController, host: FakeHost, times: int = 4) -> None:
     for _ in range(times):
         queue.work()
         host.sleep(5.0)
+
+
+@pytest.mark.parametrize("word", [gateways.HAS, gateways.WATCHES])
+def test_the_name_of_a_session_is_not_cut(word: str) -> None:
+    """PostgreSQL cuts it at 63 bytes; with a longer one nobody was seen to have an IPv6 address of 36 characters."""
+    assert len(gateways.NAME.format("2001:0db8:1234:5678:021a:2bff:fe3c:4d5e", word)) <= 63

@@ -45,7 +45,7 @@ def host_of(own: str, has_address: bool) -> FakeHost:
     host.addresses = {own, *([host.gateway] if has_address else [])}
     host.barman_slot, host.other_barmans = SLOTS[own], (SLOTS[other],)
     host.nodes[1].slots = {SLOTS[own]: FakeSlot(active=True), SLOTS[other]: FakeSlot(active=True)}
-    host.other_gateways = [(f"repmgr_hooks gateway {other} {'standby' if has_address else 'active'}", 1.0)]
+    host.other_gateways = [(f"repmgr_hooks {other} {'standby' if has_address else 'active'}", 1.0)]
     return host
 
 

@@ -438,7 +438,7 @@ def test_connections_that_this_gateway_does_not_track(journal: Journal) -> None:
     pair = replace(MAIN, cluster=replace(MAIN.cluster, gateway=gateway))
     assert handle(pair, host, []).ok
     host.addresses = {"10.0.0.22"}
-    host.other_gateways = [("repmgr_hooks gateway 10.0.0.21 active", 1.0)]
+    host.other_gateways = [("repmgr_hooks 10.0.0.21 active", 1.0)]
     assert look(pair, host, journal, LOADED).healthy
     host.sessions = [(1, 40000)]
     found = look(pair, host, journal, LOADED)

@@ -114,12 +114,12 @@ def test_the_gateway_with_the_address_tells_of_the_other(journal: Journal, host:
     listener = Listens()
     queue = two_gateways(journal, host, loaded, listener)
     ticks(queue, host, 2)
-    assert host.announced == {1: "repmgr_hooks gateway 10.0.0.22 active"}
+    assert host.announced == {1: "repmgr_hooks 10.0.0.22 active"}
     assert listener.open == {}, "it may just be starting"
     ticks(queue, host, 3)
     assert listener.open is not None
     assert str(listener.open["gateways"].summary) == "the gateway 10.0.0.21 does not watch the cluster"
-    host.other_gateways = [("repmgr_hooks gateway 10.0.0.21 standby", 1.0)]
+    host.other_gateways = [("repmgr_hooks 10.0.0.21 standby", 1.0)]
     ticks(queue, host, 1)
     assert listener.open == {}
 
@@ -129,7 +129,7 @@ def test_connections_that_are_not_tracked_here_are_told_of_by_this_gateway(
 ) -> None:
     """Whether it has the address or not: nobody else sees its table. What is on its way is nothing to tell of."""
     host.addresses = {"10.0.0.22"}
-    host.other_gateways = [("repmgr_hooks gateway 10.0.0.21 active", 1.0)]
+    host.other_gateways = [("repmgr_hooks 10.0.0.21 active", 1.0)]
     listener = Listens()
     queue = two_gateways(journal, host, loaded, listener)
     ticks(queue, host, 2)
@@ -158,7 +158,7 @@ def test_what_was_not_tracked_is_told_no_more_where_it_cannot_be_judged(
     """Without the address, and with a cache of conntrackd's own, the kernel is not to have it all."""
     host.addresses = {"10.0.0.22", host.gateway}
     host.conntrackd_fills_kernel = False
-    host.other_gateways = [("repmgr_hooks gateway 10.0.0.21 standby", 1.0)]
+    host.other_gateways = [("repmgr_hooks 10.0.0.21 standby", 1.0)]
     listener = Listens()
     queue = two_gateways(journal, host, loaded, listener)
     host.sessions = [(1, 40000)]
@@ -166,7 +166,7 @@ def test_what_was_not_tracked_is_told_no_more_where_it_cannot_be_judged(
     assert listener.open is not None
     assert "they break now" in listener.open["gateways"].summary
     host.addresses = {"10.0.0.22"}
-    host.other_gateways = [("repmgr_hooks gateway 10.0.0.21 active", 1.0)]
+    host.other_gateways = [("repmgr_hooks 10.0.0.21 active", 1.0)]
     ticks(queue, host, 13)
     assert listener.open == {}
 
@@ -177,14 +177,14 @@ def test_each_of_two_that_have_the_address_tells_of_it(
 ) -> None:
     """Who is told by one of them may be cut off from the other."""
     host.addresses = {own, host.gateway}
-    host.other_gateways = [(f"repmgr_hooks gateway {other} active", 1.0)]
+    host.other_gateways = [(f"repmgr_hooks {other} active", 1.0)]
     listener = Listens()
     queue = two_gateways(journal, host, loaded, listener)
     ticks(queue, host, 5)
     assert listener.open is not None
     alert = listener.open["gateways"]
     assert (alert.severity, alert.summary) == ("critical", "10.0.0.20 is on 10.0.0.21 and 10.0.0.22 at once")
-    host.other_gateways = [(f"repmgr_hooks gateway {other} standby", 1.0)]
+    host.other_gateways = [(f"repmgr_hooks {other} standby", 1.0)]
     ticks(queue, host, 1)
     assert listener.open == {}
 
@@ -199,7 +199,7 @@ def test_a_former_primary_that_runs_on_does_not_show_that_we_follow_it(
     host.promote(2)
     host.nodes[1].registered = (1,)
     ticks(queue, host, 3)
-    assert host.announced == {1: "repmgr_hooks", 2: "repmgr_hooks gateway 10.0.0.22 active"}
+    assert host.announced == {1: "repmgr_hooks", 2: "repmgr_hooks 10.0.0.22 active"}
     host.nodes[2].reachable = False
     ticks(queue, host, 3)
     assert host.announced[1] == "repmgr_hooks", "a stale primary is no primary"
@@ -207,18 +207,18 @@ def test_a_former_primary_that_runs_on_does_not_show_that_we_follow_it(
 
 def test_the_others_tell_only_what_nobody_else_does(journal: Journal, host: FakeHost, loaded: Config) -> None:
     host.addresses = {"10.0.0.22"}
-    host.other_gateways = [("repmgr_hooks gateway 10.0.0.21 active", 1.0)]
+    host.other_gateways = [("repmgr_hooks 10.0.0.21 active", 1.0)]
     listener = Listens()
     queue = two_gateways(journal, host, loaded, listener)
     host.nodes[2].unseen_for = -1
     ticks(queue, host, 10)
     assert listener.open == {}
-    host.other_gateways = [("repmgr_hooks gateway 10.0.0.21 standby", 1.0)]
+    host.other_gateways = [("repmgr_hooks 10.0.0.21 standby", 1.0)]
     ticks(queue, host, 4)
     assert listener.open is not None
     assert list(listener.open) == ["gateways"]
     assert listener.open["gateways"].severity == "critical"
-    host.other_gateways = [("repmgr_hooks gateway 10.0.0.21 active", 1.0)]
+    host.other_gateways = [("repmgr_hooks 10.0.0.21 active", 1.0)]
     ticks(queue, host, 1)
     assert listener.open == {}, "it is told that it is over"
 
