@@ -22,6 +22,7 @@ from repmgr_hooks.system.steps import Host
 
 UNIT = "repmgr-hooks-forward.service"
 START = f"systemctl enable --now {UNIT}"
+WHY = "journalctl -u repmgr-hooks-forward says why"
 WAITS_TOO_LONG = 60.0
 LOOK_EVERY = 0.1
 
@@ -59,10 +60,14 @@ def _running(loaded: DatabaseHost) -> Finding:
     topic = Topic("forward.running")
     try:
         os.close(open_fifo(str(loaded.spool)))
+        ages = [clock.wall() - file.stat().st_mtime for file in loaded.spool.glob("[0-9]*")]
     except PermissionError as error:
         return unseen(topic, error)
     except OSError:
         return topic.fail("the forwarder does not run", START)
+    if ages and max(ages) > WAITS_TOO_LONG:
+        what = f"the forwarder leaves {len(ages)} event(s) in {loaded.spool}, the oldest for {max(ages):.0f} s"
+        return topic.fail(what, WHY)
     return topic.ok("the forwarder listens")
 
 
@@ -77,7 +82,7 @@ def _queue(name: str, queue: Path) -> Finding:
         ages, last = [], ""
     if ages and max(ages) > WAITS_TOO_LONG:
         why = f"{len(ages)} event(s) wait, the oldest for {max(ages):.0f} s"
-        return topic.fail(why, "journalctl -u repmgr-hooks-forward says why")
+        return topic.fail(why, WHY)
     return topic.ok("no event waits" if last else "no event waits; none has been taken yet")
 
 

@@ -81,12 +81,12 @@ class Delivery:
 
     def _done(self, name: str, letter: Letter, answer: Answer) -> None:
         """An event that the gateway refuses is refused for ever, and must not hold up the rest."""
+        self._queue.remove(name)  # first, for that needs no room on the disk
         if answer.taken:
             log.info("%s: taken: %s of node %s (%s)", self._name, letter.words[1], letter.words[0], letter.number)
             self._queue.note_taken(letter)
         else:
             log.error("%s: %s was refused, and is given up: %s", self._name, letter.number, answer.why)
-        self._queue.remove(name)
 
     def _well(self) -> None:
         if self._failures:

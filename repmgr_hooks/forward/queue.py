@@ -10,6 +10,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +46,8 @@ class GatewayQueue:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for left in directory.glob(f".{'[0-9]' * 10}-*"):  # by one that was killed while it wrote
+            left.unlink()
         self._next = 1 + max((int(name[:10]) for name in self.names()), default=0)
 
     def names(self) -> list[str]:
@@ -89,8 +92,8 @@ class GatewayQueue:
         return len(more)
 
     def note_taken(self, letter: Letter) -> None:
-        """Keep what the gateway took last, for who wants to know whether events arrive."""
-        with atomic_write(self._directory / LAST) as file:
+        """Keep what the gateway took last, for who wants to know whether events arrive; a full disk does without."""
+        with suppress(OSError), atomic_write(self._directory / LAST) as file:
             file.write(letter.line())
 
 

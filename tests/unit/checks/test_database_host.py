@@ -62,6 +62,22 @@ def test_a_forwarder_that_listens(there: Path) -> None:
         os.close(reader)
 
 
+def test_a_forwarder_that_leaves_events_where_they_are(there: Path) -> None:
+    """As when no queue can be written; these are empty, and were all that was looked at."""
+    spool = there.parent / "spool"
+    os.mkfifo(spool / hook.WAKE)
+    reader = os.open(spool / hook.WAKE, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        (spool / "01800000000000000100-7").touch()
+        assert by_code(there)["forward.running"].level == "OK"
+        os.utime(spool / "01800000000000000100-7", (1, 1))
+        found = by_code(there)["forward.running"]
+        assert (found.level, found.hint) == ("FAIL", "journalctl -u repmgr-hooks-forward says why")
+        assert "leaves 1 event(s) in" in found.message
+    finally:
+        os.close(reader)
+
+
 def test_events_that_wait_too_long(there: Path) -> None:
     queue = GatewayQueue(there.parent / "forward" / "gw1")
     queue.add([letter("01800000000000000100-7", ["main", "2", "standby_promote"])])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -132,3 +133,16 @@ def test_another_program_at_the_other_end_takes_nothing(
     assert Delivery("gw1", WAY, queue, gateway.run).work() == 1
     assert len(queue.names()) == 3
     assert "not for the events that it was given" in caplog.text
+
+
+def test_a_full_disk_hands_nothing_over_twice(queue: GatewayQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was taken last is noted only for who asks; the same hundred events went over for ever."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("repmgr_hooks.forward.queue.atomic_write", full)
+    gateway = FakeGateway()
+    assert Delivery("gw1", WAY, queue, gateway.run).work() is None
+    assert gateway.taken == [number(1), number(2), number(3)]
+    assert queue.names() == []

@@ -64,3 +64,12 @@ def test_what_a_broken_disk_has_made_of_an_event_holds_up_nothing(tmp_path: Path
     (tmp_path / "gw1" / queue.names()[0]).write_bytes(content)
     assert waiting(queue) == [event(2)]
     assert len(queue.names()) == 1
+
+
+def test_what_was_begun_when_the_forwarder_was_killed_holds_up_nothing(tmp_path: Path) -> None:
+    """Its name is that of the next event: none was ever delivered again."""
+    GatewayQueue(tmp_path / "gw1").add([event(1)])
+    (tmp_path / "gw1" / f".0000000002-{event(2).number}").write_text("ma")
+    queue = GatewayQueue(tmp_path / "gw1")
+    queue.add([event(2)])
+    assert waiting(queue) == [event(1), event(2)]
