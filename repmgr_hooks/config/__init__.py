@@ -137,6 +137,7 @@ def _config(document: Document, path: Path) -> Config:
     }
     consistency.check_retry(document, (service or Service()).retry)
     consistency.check_shared(document, clusters)
+    consistency.check_interval(document, (service or Service()).monitor_interval, clusters)
     consistency.check_alerts(document, (service or Service()).alerts, clusters)
     unseen = dict.fromkeys(filter(None, document.unseen))
     return Config(path, service or Service(), clusters, tuple(unseen))

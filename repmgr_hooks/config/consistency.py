@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from repmgr_hooks.alerts import receivers
 from repmgr_hooks.alerts.receivers import Receiver
+from repmgr_hooks.cluster.gateways import ALIVE_FOR
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import did_you_mean
 from repmgr_hooks.settings import libpq
@@ -141,6 +142,13 @@ def check_shared(document: Document, clusters: Mapping[str, ManagedCluster]) -> 
                 message = f"{what}{value[0]} is already that of cluster {seen[what, *value]!r}"
                 document.problem(f"clusters.{name}.{path}", message)
             seen.setdefault((what, *value), name)
+
+
+def check_interval(document: Document, interval: int, clusters: Mapping[str, ManagedCluster]) -> None:
+    """Record looks that are too rare for a gateway to be seen by the others (``gateways.ALIVE_FOR``)."""
+    if not 1 <= interval <= ALIVE_FOR / 3 and any(managed.cluster.gateway.hosts for managed in clusters.values()):
+        what = f"{interval} s is not 1 to {ALIVE_FOR / 3:.0f} s: with several gateways, they watch each other"
+        document.problem("monitor_interval", what, "monitor_interval: 5")
 
 
 def check_alerts(document: Document, told: Sequence[Receiver], clusters: Mapping[str, ManagedCluster]) -> None:

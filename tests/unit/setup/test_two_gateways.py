@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -208,6 +209,32 @@ def running_service(state: Path) -> Iterator[None]:
             yield
         finally:
             service.terminate()
+
+
+@pytest.mark.parametrize("line", ["state_dir: {}", "state_dir: '{}'  # a disk of its own", 'state_dir:\t"{}"\t# ours'])
+def test_the_track_script_looks_where_the_service_is(tmp_path: Path, line: str) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(f"# state_dir: /nowhere\n{line.format(tmp_path)}\n")
+    environment = {**os.environ, "REPMGR_HOOKS_CONFIG": str(config)}
+    with running_service(tmp_path):
+        script = REPOSITORY / "config/repmgr-hooks-track"
+        assert subprocess.run([script], env=environment, check=False).returncode == 0
+        config.unlink()
+        assert subprocess.run([script], env=environment, check=False).returncode == 1, "its place is the usual one"
+
+
+@pytest.mark.parametrize(("interval", "refused"), [(0, True), (1, False), (10, False), (11, True), (900, True)])
+def test_gateways_watch_each_other(tmp_path: Path, interval: int, refused: bool) -> None:
+    text = SHIPPED[CONFIGURATION].replace("monitor_interval: 5", f"monitor_interval: {interval}")
+    (tmp_path / "one.yaml").write_text(text)
+    config.load(tmp_path / "one.yaml")
+    two = text.replace("      address: 10.0.0.20\n", "      address: 10.0.0.20\n      hosts: [10.0.0.21, 10.0.0.22]\n")
+    (tmp_path / "two.yaml").write_text(two)
+    try:
+        config.load(tmp_path / "two.yaml")
+        assert not refused
+    except UsageError as error:
+        assert refused and f"monitor_interval: {interval} s is not 1 to 10 s" in str(error)
 
 
 def test_the_track_script(tmp_path: Path) -> None:
