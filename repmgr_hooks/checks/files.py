@@ -20,6 +20,7 @@ from repmgr_hooks.hook import PROGRAM
 
 LEAST_FREE = 100 * 1024 * 1024
 SECRET = 0o077
+AS_ROOT = "run this check as root"
 
 
 def look(loaded: Config, service: User, repmgrd: User) -> Iterator[Finding]:
@@ -59,7 +60,7 @@ def absent(place: Path) -> bool:
 def unseen(topic: Topic, error: object) -> Finding:
     """Say that something cannot be looked at by the user that we are."""
     why = error.strerror if isinstance(error, OSError) else str(error).rpartition(": ")[2]
-    return topic.warn(f"cannot be looked at: {why}", "run this check as root")
+    return topic.warn(f"cannot be looked at: {why}", AS_ROOT)
 
 
 def _program(program: Path, repmgrd: User) -> Finding:

@@ -73,7 +73,7 @@ def look(cluster: Cluster, host: Host, only: int | None = None) -> Iterator[Find
     """Walk a client's packets through all rules that can be read here; ``only``: to and from this node."""
     topic = Topic("rules.foreign", cluster.name)
     try:
-        chains, unread = all_chains(Family(cluster.gateway.address), host)
+        chains, unread, refused = all_chains(Family(cluster.gateway.address), host)
     except OperationFailed as error:
         yield unseen(topic, error)
         return
@@ -95,28 +95,39 @@ def look(cluster: Cluster, host: Host, only: int | None = None) -> Iterator[Find
         tables = ", ".join(" ".join(table) for table in sorted(unread))
         topic = Topic("rules.foreign", f"{cluster.name} nft")
         yield topic.warn(f"cannot be read, so cannot be judged: nftables' own {tables}", install("nftables"))
-    elif not found:
+    for program, why in refused.items():
+        yield unseen(Topic("rules.foreign", f"{cluster.name} {program}"), why)
+    if not (unread or refused or found):
         yield topic.ok("no rule of others takes, drops or diverts what clients and nodes send")
 
 
-def all_chains(family: Family, host: Host) -> tuple[list[Chain], set[tuple[str, str]]]:
-    """Return the chains of every back end, and the tables of nftables that cannot be read. Raises OperationFailed."""
+def all_chains(family: Family, host: Host) -> tuple[list[Chain], set[tuple[str, str]], dict[str, OperationFailed]]:
+    """Return the chains of every back end, the tables of nftables that cannot be read, and the programs that may not.
+
+    iptables-legacy-save reads /proc/net/ip_tables_names, which only root may, whatever our capabilities.
+
+    Raises OperationFailed.
+    """
     saved = _saved(family, host)
     by_nft = in_nf_tables(iptables, host)
     other = family.iptables.replace("tables", "tables-legacy" if by_nft else "tables-nft")
-    theirs = host.run(Program((f"{other}-save",)), LIMIT) if shutil.which(f"{other}-save") else ""
+    theirs, refused = "", dict[str, OperationFailed]()
+    try:
+        theirs = host.run(Program((f"{other}-save",)), LIMIT) if shutil.which(f"{other}-save") else ""
+    except OperationFailed as error:
+        refused[other] = error
     chains = [*saved_rules.parse(saved, family.iptables), *saved_rules.parse(theirs, other)]
     name = "ip6" if family.six else "ip"
     seen = {(name, line[1:].strip()) for line in (saved if by_nft else theirs).splitlines() if line[:1] == "*"}
     native = {table for table in host.nft_tables() if table[0] in (name, "inet", "netdev")} - seen
     if not native:
-        return chains, set()
+        return chains, set(), refused
     try:
         listing = host.run(Program(("nft", "-j", "list", "ruleset")), LIMIT)
-        return [*chains, *nft_rules.parse(listing, family.six, seen)], set()
+        return [*chains, *nft_rules.parse(listing, family.six, seen)], set(), refused
     except (OperationFailed, ValueError, KeyError, TypeError, AttributeError) as error:
         log.debug("nft: %s", error)
-        return chains, native
+        return chains, native, refused
 
 
 def _saved(family: Family, host: Host) -> str:

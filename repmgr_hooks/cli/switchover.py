@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from repmgr_hooks.checks import clients, foreign_rules
+from repmgr_hooks.checks.files import AS_ROOT
 from repmgr_hooks.checks.finding import Finding, bad, lines
 from repmgr_hooks.cli import act
 from repmgr_hooks.cli.configured import choose, configured, world_of
@@ -117,7 +118,9 @@ def _kept_out(managed: ManagedCluster, seen: Facts, host: Host) -> list[Finding]
         clients.ways_back(cluster, host, target),
         clients.logins(managed, host, target),
     )
-    return [finding for finding in itertools.chain(*looks) if finding.level != "OK"]
+    found = (finding for finding in itertools.chain(*looks) if finding.level != "OK")
+    # Root has become the service's user by now.
+    return [replace(each, hint="sudo repmgr-hooks check") if each.hint == AS_ROOT else each for each in found]
 
 
 def judged(managed: ManagedCluster, wanted: int | None, journal: Journal, host: Host) -> tuple[Facts, list[Finding]]:
@@ -135,6 +138,8 @@ def _whole(found: WalCheck, cluster: str) -> Finding:
     """Judge whether Barman lacks WAL: a gap would keep the gate shut, and clients out, until ``fail_open_after``."""
     if found.healthy:
         return Finding("OK", "no WAL is missing in Barman", "", "switchover.wal", cluster)
+    if found.report.whole and (lacking := found.report.no_backup):
+        return Finding("WARN", str(lacking), lacking.hint, "switchover.wal", cluster)
     said, hint = "; ".join(found.lines(cluster)), f"repmgr-hooks check-wal --cluster {cluster}"
     return Finding("FAIL", f"Barman's WAL: {said}", hint, "switchover.wal", cluster)
 

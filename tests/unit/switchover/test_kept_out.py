@@ -12,7 +12,9 @@ from repmgr_hooks.cli.switchover import _kept_out
 from repmgr_hooks.cluster.decide import decide
 from repmgr_hooks.cluster.observe import observe
 from repmgr_hooks.engine.routes import ManagedCluster
+from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.switchover.facts import Facts
+from repmgr_hooks.system.steps import Program
 from repmgr_hooks.system.visit import Visit
 from tests.fake import FakeHost
 
@@ -51,3 +53,22 @@ def test_clients_that_others_lead() -> None:
     host = FakeHost()
     host.filter = ":FORWARD DROP [0:0]\n"
     assert found(host, UNLED) == []
+
+
+def test_what_the_service_may_not_read_hides_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """iptables-legacy-save is root's alone, and root has become the service's user: it was told to be root."""
+
+    class Refusing(FakeHost):
+        def run(self, program: Program, limit: float) -> str:
+            if program.argv[0] == "iptables-legacy-save":
+                raise OperationFailed(f"{program}: exit code 1: Cannot initialize: Permission denied")
+            return super().run(program, limit)
+
+    monkeypatch.setattr("shutil.which", lambda name: name)
+    host = Refusing()
+    seen = Facts(MAIN.cluster, decide(observe(MAIN.cluster, host)))
+    (said,) = _kept_out(MAIN, seen, host)
+    assert (said.level, said.where) == ("WARN", "main iptables-legacy")
+    assert (said.message, said.hint) == ("cannot be looked at: Permission denied", "sudo repmgr-hooks check")
+    host.filter = DROPPED.format(2)
+    assert [each.level for each in _kept_out(MAIN, seen, host)] == ["FAIL", "WARN"]
