@@ -127,9 +127,12 @@ class FormerPrimaryKeeper(threading.Thread):
             return SEEK_EVERY
         host = self._make_host(self._of)
         try:
-            if not serves(self._of.gateway, host):
-                return SEEK_EVERY  # of several gateways, the one that has the address does it
-            deeds = self._deeds(host)
+            # Of several gateways, the one that has the address stops a node. What this one has stopped, the other does
+            # not know of.
+            alone = serves(self._of.gateway, host)
+            if not alone and not formers:
+                return SEEK_EVERY
+            deeds = [deed for deed in self._deeds(host) if alone or deed.do is not Do.FENCE]
             self._take_each(deeds, host)
         finally:
             host.close_idle()

@@ -176,6 +176,26 @@ def test_it_is_stopped_rejoined_and_told(kept: Kept) -> None:
     assert kept.journal.due("main").last is None, "a run of its own makes no route true"
 
 
+def test_without_the_address_it_goes_on_with_what_it_has_stopped(kept: Kept) -> None:
+    """The other gateway does not know of it: the node stayed stopped for ever."""
+    gateway = replace(kept.managed.cluster.gateway, hosts=("10.0.0.21", "10.0.0.22"))
+    kept.managed = replace(kept.managed, cluster=replace(kept.managed.cluster, gateway=gateway))
+    kept.host.addresses = {"10.0.0.21"}
+    kept.starts_anew()
+    kept.comes_back()
+    assert kept.look(4) == SEEK_EVERY
+    assert kept.node.did == [], "the one that has the address stops it"
+    kept.host.addresses = {"10.0.0.21", gateway.address}
+    kept.look(2)
+    assert kept.node.did == ["stop 1"]
+    kept.host.addresses, kept.host.other_gateways = {"10.0.0.21"}, [("repmgr_hooks 10.0.0.22 active", 1.0)]
+    kept.look()
+    assert kept.node.did == ["stop 1", "rejoin 1 to 2"]
+    kept.node.ends = [Ended(0)]
+    kept.look(3)
+    assert kept.record[1].phase == "done"
+
+
 def test_nothing_is_done_while_a_run_has_something_to_do(kept: Kept) -> None:
     """The ports come first."""
     kept.comes_back()
