@@ -419,7 +419,7 @@ class FakeBarman:
     """Whether its receive-wal still runs, although it streams from nowhere: its primary was unplugged."""
     model: str = ""
     """The model that is applied; each is named after the node it leads to, such as ``main-db2``."""
-    backups: str = ""
+    backups: str = "main_backup 20261125T225439 - Wed Nov 25 22:54:42 2026 - Size: 30.6 MiB - WAL Size: 0 B\n"
     """What ``list-backup`` prints."""
     unnoted: bool = False
     """Whether it keeps its notes on backups where we do not find them."""
@@ -454,7 +454,7 @@ class FakeBarman:
         """What ``find`` prints of its backups: their directories, and the status of each where it is noted."""
         found = [(words[1], words[-1]) for words in map(str.split, self.backups.splitlines())]
         directories = [f"{HOME}/base/{number}" for number, _ in found]
-        status = ["WAITING_FOR_WALS" if last == "WAITING_FOR_WALS" else "DONE" for _, last in found]
+        status = [last if last in ("WAITING_FOR_WALS", "FAILED") else "DONE" for _, last in found]
         noted = [f"{place}/backup.info:status={each}" for place, each in zip(directories, status, strict=True)]
         return [*directories, *(noted if not self.unnoted else ())]
 

@@ -101,6 +101,7 @@ UNTYPED = {
     "alerts.secret": "a mode, as those of files.*",
     "alerts.test": HUMAN,
     "archive_gap": HUMAN,
+    "no_backup": "a base backup, as for backup_beyond",
     "backup_beyond": "a base backup, which test_continuity.py makes with the same words after an ARCHIVE_GAP",
     "barman.answer": SEE,
     "barman.backlog": SEE,

@@ -1,19 +1,17 @@
-"""Which WAL a primary has, and which Barman has: what ``wal_continuity.py`` compares; and a report on it."""
+"""Which WAL a primary has, and which Barman has: what ``wal_continuity.py`` compares."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import PurePosixPath
-from typing import Any
 
-from repmgr_hooks.barman import wal_continuity
 from repmgr_hooks.barman.branch import is_fence
 from repmgr_hooks.barman.wal_continuity import COMPLETE, ArchivedWal, PrimaryWal, StreamPosition, StreamState
-from repmgr_hooks.cluster.wal import Switchpoint, TimelineHistory, lsn, parse_history, parse_name, position
-from repmgr_hooks.errors import OperationFailed, Problem, answer_of, hint_lines
+from repmgr_hooks.cluster.wal import Switchpoint, TimelineHistory, parse_history, position
+from repmgr_hooks.errors import OperationFailed, answer_of
 from repmgr_hooks.settings.barman import Barman
 from repmgr_hooks.system.steps import Host, Program, Rows, Sql
 
@@ -186,113 +184,3 @@ def _files(barman: Barman, host: Host, *directories: str) -> list[tuple[PurePosi
         what, hint = f"{broken[0]}: a dangling symbolic link", "make sure that the disk is mounted where Barman runs"
         raise OperationFailed(what, code="broken_link", hint=hint)
     return [(PurePosixPath(path), int(size), f"{size}:{mark}") for _, size, mark, path in rows]
-
-
-def newest_backup(barman: Barman, host: Host) -> tuple[str, int]:
-    """Return the first WAL file that the newest complete backup needs, and where in the WAL it ended (0: unknown); the
-    file is empty if there is no backup. Raises OperationFailed.
-    """
-    show = ask(barman, "show-backup", barman.server, "latest", tolerate="Unknown backup 'latest'")
-    said = host.run(show, LIMIT)
-    begun = re.search(r"Begin WAL\s*: ([0-9A-F]{24})", said)
-    ended = re.search(r"End LSN\s*: ([0-9A-F]{1,8}/[0-9A-F]{1,8})\b", said)
-    return begun[1] if begun else "", (position(ended[1]) or 0) if ended else 0
-
-
-def hole(held: ArchivedWal, primary: PrimaryWal, barman: Barman, host: Host) -> tuple[str, ...]:
-    """Return what a restore of the newest backup lacks. Barman's backups are asked for only if something is missing.
-
-    An empty archive lacks nothing between its files; that of a disk that is not mounted is empty.
-    """
-    in_archive = held.files - held.streaming
-    if in_archive and not wal_continuity.missing(held.files, primary.lineage, primary.last_closed):
-        return ()
-    return report(held, primary, barman, host).missing
-
-
-@dataclass(frozen=True)
-class Report:
-    """What Barman should have, from ``first`` to ``last``, and which files of that are ``missing``.
-
-    It begins with the newest ``backup`` (its first file), else with the oldest file that Barman has. ``behind``: all
-    that is missing is newer than all that is there.
-    """
-
-    server: str
-    first: str = ""
-    last: str = ""
-    files: int = 0
-    backup: str = ""
-    missing: tuple[str, ...] = ()
-    behind: bool = False
-    code: str = ""
-    message: str = ""
-    hint: str = ""
-    broken: Mapping[str, str] = field(default_factory=dict)
-    """Why some of what is missing is not whole, although a file of that name is there."""
-    conflict: Problem | None = None
-    """Why what is there is of another branch than the primary's."""
-
-    @property
-    def healthy(self) -> bool:
-        """True if nothing is missing or of another branch, and something is there."""
-        return bool(self.files) and not self.missing and not self.conflict
-
-    def lines(self, cluster: str) -> list[str]:
-        """Return the lines for the screen."""
-        if self.conflict:
-            return [f"{cluster}: {self.conflict}", *(f"  {line}" for line in hint_lines(self.conflict.hint))]
-        if not self.files:
-            return [f"{cluster}: UNKNOWN: {self.message}", *self._hints()]
-        since = "the newest backup" if self.backup else "the oldest file; Barman has no backup on this way"
-        checked = f"{self.first} to {self.last}, {self.files} files, since {since}"
-        if self.healthy:
-            return [f"{cluster}: OK: {checked}"]
-        headline = f"{'BEHIND' if self.behind else 'ARCHIVE_GAP'}: {len(self.missing)} missing of {checked}"
-        return [f"{cluster}: {headline}", *map(self._line, self.missing), f"  {self.message}", *self._hints()]
-
-    def _line(self, name: str) -> str:
-        return f"  BROKEN {name}: {self.broken[name]}" if name in self.broken else f"  MISSING {name}"
-
-    def _hints(self) -> list[str]:
-        return [f"  {line}" for line in hint_lines(self.hint)]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the same as plain data."""
-        # A problem is a tuple, which JSON would show as a list.
-        return {"healthy": self.healthy, **asdict(self), "conflict": self.conflict and self.conflict._asdict()}
-
-
-def _ended_beyond(timeline: int, ended: int, lineage: TimelineHistory, barman: Barman) -> Problem | None:
-    """PostgreSQL refuses such a backup: "WAL ends before end of online backup" (xlogrecovery.c)."""
-    switchpoint = lineage.end_of(timeline)
-    if switchpoint is None or ended <= switchpoint:
-        return None
-    what = f"the newest backup ended at {lsn(ended)}, timeline {timeline} at {lsn(switchpoint)}"
-    hint = f"{' '.join(barman.command)} backup {barman.server}"
-    return Problem("backup_beyond", f"BACKUP_BEYOND: {what}: it cannot be restored along the primary's timeline", hint)
-
-
-def report(held: ArchivedWal, primary: PrimaryWal, barman: Barman, host: Host) -> Report:
-    """Compare what Barman has with what it should have since its newest backup. Raises OperationFailed."""
-    lineage = primary.lineage
-    backup, ended = newest_backup(barman, host)
-    begin = parse_name(backup, lineage.segment_size)
-    # A backup beyond a switchpoint cannot be restored along the primary's timeline.
-    usable = begin is not None and lineage.timeline_at(begin[1]) == begin[0]
-    beyond = _ended_beyond(begin[0], ended, lineage, barman) if begin else None
-    first = begin[1] if begin and usable else wal_continuity.oldest(held.files, lineage)
-    if first is None:
-        return Report(
-            barman.server, code="no_wal", message=f"Barman has no WAL of timeline {lineage.timeline} or before it"
-        )
-    wanted = lineage.files(first, max(first, primary.last_closed))
-    missing = wal_continuity.missing(held.files, lineage, primary.last_closed, first)
-    behind = bool(missing) and not any(name > missing[0] for name in wanted if name in held.files)
-    said = Problem("", "")
-    if missing:
-        said = wal_continuity.BEHIND if behind else Problem.of(wal_continuity.archive_gap(missing, barman))
-    begun = backup if usable else ""
-    broken = {name: held.broken[name] for name in missing if name in held.broken}
-    told = (said.code, said.message, said.hint)
-    return Report(barman.server, wanted[0], wanted[-1], len(wanted), begun, missing, behind, *told, broken, beyond)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from repmgr_hooks.barman import content
-from repmgr_hooks.barman.archive import Report
+from repmgr_hooks.barman.backup import Report
 from repmgr_hooks.barman.wal_continuity import PrimaryWal
 from repmgr_hooks.cluster.wal import TimelineHistory, history_name, lsn, parse_history, parse_name
 from repmgr_hooks.settings.barman import Barman

@@ -28,7 +28,9 @@ ASKS_FILE = (3, 14)
 """It looks with ``file --brief`` whether a backup is encrypted (encryption.py, recognize_encryption)."""
 WAITS = 5.0
 """Minutes; cron archives once a minute."""
-WAITING = "WAITING_FOR_WALS"
+WAITING, DONE = "WAITING_FOR_WALS", "DONE"
+NOT_DONE = (WAITING, "EMPTY", "STARTED", "FAILED", "SYNCING")
+"""The status of a backup (infofile.py, BackupInfo)."""
 NOTES = ("-maxdepth", "2", "-name", "*backup.info", "-exec", "grep", "-H", "^status=", "{}", "+")
 DIRECTORIES = ("-o", "-type", "d", "-name", "[0-9]*T[0-9]*", "-print")
 NOTE = re.compile(r"/(\d{8}T\d{6})([-/])backup\.info:status=(\w+)$", re.MULTILINE)
@@ -117,14 +119,14 @@ def _locks(topic: Topic, said: Mapping[str, str], settings: Barman, host: Host) 
 
 
 def _backups(topic: Topic, said: Mapping[str, str], settings: Barman, host: Host) -> Finding:
-    """Whether a backup can be made, and ends.
+    """Whether there is a backup, and a further one can be made, and ends.
 
     At the beginning of a file PostgreSQL 17's pg_walfile_name names that file, and no longer the one before; Barman
     before 3.20 then waits for one that an idle primary does not close (postgres.py:745 of 3.20.1).
     """
     barman = " ".join(settings.command)
     try:
-        waiting = waiting_backups(said, settings, host)
+        known = backups(said, settings, host)
     except OperationFailed as error:
         return topic.warn(f"cannot list its backups: {error}", f"{barman} list-backup {settings.server}")
     try:
@@ -133,16 +135,19 @@ def _backups(topic: Topic, said: Mapping[str, str], settings: Barman, host: Host
     except OperationFailed as error:
         what = f"Barman 3.14 and newer makes no backup without the program 'file': {error}"
         return topic.fail(what, "apt install file (or dnf install file), where Barman runs")
-    if waiting:
+    if waiting := [number for number in sorted(known, reverse=True) if known[number] == WAITING]:
         what = f"backup {waiting[0]} is not complete: Barman still waits for WAL that it needs"
         # Else cron looks whether it is complete, within a minute.
         look = f"{barman} check-backup {settings.server} {waiting[0]}"
         return topic.warn(what, f"{barman} switch-wal --force --archive {settings.server} && {look}")
-    return topic.ok("no backup waits for WAL")
+    if DONE not in known.values():
+        what = "Barman has no complete backup: nothing can be restored"
+        return topic.warn(what, f"{barman} backup {settings.server}")
+    return topic.ok("there is a backup, and none waits for WAL")
 
 
-def waiting_backups(said: Mapping[str, str], settings: Barman, host: Host) -> list[str]:
-    """Return the backups that wait for WAL, the newest first. Raises OperationFailed.
+def backups(said: Mapping[str, str], settings: Barman, host: Host) -> dict[str, str]:
+    """Return the backups and the status of each; of a complete one, in whatever words, DONE. Raises OperationFailed.
 
     By Barman's notes, for ``list-backup`` is another Python's start; it is asked where a backup has no note that we
     find. That in meta/ counts before that in base/ (infofile.py, get_filename), which may be an old one, or a copy.
@@ -154,9 +159,11 @@ def waiting_backups(said: Mapping[str, str], settings: Barman, host: Host) -> li
         found = sorted(NOTE.findall(printed), key=lambda note: note[1] == "-")
         notes = {number: status for number, _, status in found}
         if places and set(re.findall(r"/(\d{8}T\d{6})$", printed, re.MULTILINE)) <= notes.keys():
-            return sorted((number for number, status in notes.items() if status == WAITING), reverse=True)
+            return notes
     listed = host.run(Program((*settings.command, "list-backup", settings.server)), LIMIT)
-    return re.findall(rf"(\d{{8}}T\d{{6}})\b.*\b{WAITING}", listed)
+    found = re.findall(r"\b(\d{8}T\d{6})\b(.*)", listed)
+    # A complete one is shown with its size, another with its status (output.py, result_list_backup).
+    return {number: next((word for word in NOT_DONE if word in rest), DONE) for number, rest in found}
 
 
 def _cron(topic: Topic, said: Mapping[str, str], settings: Barman, host: Host) -> Finding:

@@ -81,7 +81,7 @@ def archived(cluster: Cluster, host: Host, journal: Journal) -> WalCheck | None:
     end = host.now() + ARCHIVE_LIMIT
     while True:
         found = wal_check.compared(cluster, host, journal, _silent, effort=NEWEST)
-        if found.report.healthy or host.now() >= end:
+        if found.report.whole or host.now() >= end:
             break
         host.sleep(POLL)
     if row := found.row("newest", clock.wall()):

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 from repmgr_hooks import clock
-from repmgr_hooks.barman import archive, branch, config_models, content, receive_wal, wal_continuity
+from repmgr_hooks.barman import archive, backup, branch, config_models, content, receive_wal, wal_continuity
 from repmgr_hooks.barman.branch import Fence
 from repmgr_hooks.barman.wal_continuity import ArchivedWal, PrimaryWal, StreamPosition, StreamState
 from repmgr_hooks.cluster.decide import ClusterState
@@ -224,7 +224,7 @@ def _archive(seen: Seen, state: ClusterState, host: Host) -> Seen:
             # A file of that name proves nothing, if it is of another branch.
             if conflict := content.explained_conflict(held, archive.look_again(primary, host), state.barman, host):
                 raise OperationFailed(conflict.message, code=conflict.code, hint=conflict.hint)
-            return replace(seen, archived=True, missing=archive.hole(held, primary, state.barman, host))
+            return replace(seen, archived=True, missing=backup.hole(held, primary, state.barman, host))
     written = archive.look_for(primary.open_file, state.barman, host)
     return replace(seen, written=written, may_switch=primary.may_switch)
 

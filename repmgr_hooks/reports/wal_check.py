@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from repmgr_hooks.barman import archive, content, deep
-from repmgr_hooks.barman.archive import Report
+from repmgr_hooks.barman import archive, backup, content, deep
+from repmgr_hooks.barman.backup import Report
 from repmgr_hooks.barman.deep import Effort, Progress, Proof
 from repmgr_hooks.errors import OperationFailed, Problem
 from repmgr_hooks.journal.finder import primary_finder
@@ -75,8 +75,7 @@ def compared(
         held = content.look_closer(archive.look_at_archive(settings.barman, host), written, settings.barman, host)
         later = archive.look_again(written, host)
         conflict = content.explained_conflict(held, later, settings.barman, host)
-        found = archive.report(held, written, settings.barman, host)
-        found = replace(found, conflict=conflict or found.conflict)
+        found = replace(backup.report(held, written, settings.barman, host), conflict=conflict)
     except OperationFailed as error:
         return WalCheck(_unknown(settings.barman, Problem.of(error)), (), decision.primary, decision.timeline)
     proofs: list[Proof] = []

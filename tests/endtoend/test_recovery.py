@@ -157,7 +157,7 @@ def no_backup(lab: Lab) -> Iterator[None]:
 
 def pg_control(lab: Lab) -> str:
     """Where Barman keeps this file of its backup."""
-    (backup,) = lab.gateway.run("ls", BACKUPS).split()
+    backup = max(lab.gateway.run("ls", BACKUPS).split())
     return f"{BACKUPS}/{backup}/data/global/pg_control"
 
 

@@ -20,6 +20,7 @@ from tests.endtoend.test_check import edited, speak_tls, wrong
 from tests.endtoend.test_init import DRAFT, PROGRAM, without_ours
 from tests.endtoend.typist import type_in
 from tests.lab import CONFIG_FILE, Lab, wait_for
+from tests.lab.barman import back_up
 from tests.lab.rpm import ACCOUNT, BINARIES, CONFS, VERSION
 
 REPMGRD = "/etc/systemd/system/repmgrd@.service"
@@ -85,6 +86,7 @@ def in_service(lab: Lab) -> None:
     lab.db2.pg_ctl("reload")
     assert lab.gateway.hooks("reconcile").returncode == 0
     lab.start_cron()
+    back_up(lab, lab.db1)
     lab.start_worker()
     (line,) = re.findall("(?m)^ExecStart=(.*)$", lab.gateway.path(REPMGRD).read_text())
     for node in lab.numbers:

@@ -27,6 +27,7 @@ from tests.endtoend.looks import (
     status,
 )
 from tests.lab import Client, Host, must, wait_for
+from tests.lab.barman import back_up
 from tests.lab.three import rejoin
 from tests.lab.together import Together
 from tests.lab.versions import DATA
@@ -42,6 +43,7 @@ def lab() -> Iterator[Together]:
     needs_box()
     with Together() as lab:
         lab.open()
+        back_up(lab, lab.db1)
         yield lab
 
 

@@ -89,7 +89,7 @@ def clone_by_api(lab: Lab, host: Host) -> None:
     place = f"/etc/repmgr/{host.name}.conf"
     text = re.sub(r"^(?=barman_)", "# ", host.path(place).read_text(), flags=re.MULTILINE)
     text = re.sub(r"^# (?=pg_backupapi_)", "", text, flags=re.MULTILINE)
-    (backup,) = lab.gateway.barman("list-backup", "--minimal", "main_backup").split()
+    backup, *_ = lab.gateway.barman("list-backup", "--minimal", "main_backup").split()
     text = re.sub(r"(?<=^pg_backupapi_backup_id=).*", f"'{backup}'", text, flags=re.MULTILINE)
     if versions.repmgr() < "5.4":
         lab.put(host, f"{NEWER}/repmgr", "#!/bin/sh\necho repmgr 5.5.0\n", 0o755)

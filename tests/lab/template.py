@@ -56,8 +56,11 @@ def make_service(lab: Lab) -> None:
         return
     with place_of(key_of_service(lab)) as kept:
         if not whole(kept):
+            from tests.lab import barman  # which has to do with a lab that is there
+
             make_databases(lab)
             lab.reconcile()
+            barman.back_up(lab, lab.db1)
             _keep_service(lab, kept)
             lab.start_databases()
             lab.start_hosts()

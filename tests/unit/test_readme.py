@@ -152,6 +152,7 @@ def test_what_needs_no_cluster(
 ) -> None:
     """With the cluster of the unit tests, and a service that runs."""
     host.nodes[2].upstream = 1
+    host.barman.begin_wal = min(host.barman.archived)
     shown = readme.sample(command, readme.TEXTS[name])
     with exclusive(tmp_path / "worker.lock", 0.0):
         assert run(*shown.words) == 0

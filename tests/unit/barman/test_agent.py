@@ -20,7 +20,7 @@ import pytest
 
 from repmgr_hooks.barman import archive, content, deep, receive_wal
 from repmgr_hooks.barman.agent import files, follow
-from repmgr_hooks.barman.archive import Report
+from repmgr_hooks.barman.backup import Report
 from repmgr_hooks.barman.deep import ALL, Effort, Proof
 from repmgr_hooks.barman.wal_continuity import PrimaryWal
 from repmgr_hooks.cluster.wal import TimelineHistory

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from repmgr_hooks.barman import archive, content, wal_continuity
+from repmgr_hooks.barman import archive, backup, content, wal_continuity
 from repmgr_hooks.barman.wal_continuity import ArchivedWal, PrimaryWal, StreamPosition, StreamState
 from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
@@ -294,9 +294,9 @@ def host() -> FakeHost:
     return made
 
 
-def report(host: FakeHost) -> archive.Report:
+def report(host: FakeHost) -> backup.Report:
     written = archive.look_at_primary(2, 2, host)
-    return archive.report(archive.look_at_archive(BARMAN, host), written, BARMAN, host)
+    return backup.report(archive.look_at_archive(BARMAN, host), written, BARMAN, host)
 
 
 def test_what_the_primary_has(host: FakeHost) -> None:
@@ -337,7 +337,7 @@ def test_a_file_counts_when_it_is_whole(host: FakeHost, name: str, size: int, wh
 def test_what_is_cut_short_is_missing(host: FakeHost) -> None:
     host.barman.cut = {wal(2, 6)[0]: "is cut short"}
     held, there = content.look(BARMAN, 2, 2, host)
-    found = archive.report(content.look_closer(held, there, BARMAN, host), there, BARMAN, host)
+    found = backup.report(content.look_closer(held, there, BARMAN, host), there, BARMAN, host)
     assert not found.healthy
     assert f"  BROKEN {wal(2, 6)[0]}: is cut short" in found.lines("main")
 
@@ -355,7 +355,7 @@ def test_an_empty_archive_is_whole_only_if_no_backup_needs_more(host: FakeHost, 
     host.barman.archived, host.barman.streaming, host.barman.begin_wal = set(), {*wal(2, 7)}, begin
     held, there = content.look(BARMAN, 2, 2, host)
     assert there.last_closed_file in held.files
-    assert bool(archive.hole(held, there, BARMAN, host)) == lacks
+    assert bool(backup.hole(held, there, BARMAN, host)) == lacks
 
 
 def test_a_barman_that_does_not_say_where_its_files_are() -> None:
@@ -369,9 +369,12 @@ def test_a_barman_that_does_not_say_where_its_files_are() -> None:
 
 def test_a_whole_backup(host: FakeHost) -> None:
     assert report(host).lines("main") == [
-        "main: OK: 000000010000000000000003 to 000000020000000000000007, 6 files, since the oldest file; "
-        "Barman has no backup on this way"
+        "main: NO_BACKUP: Barman has no complete backup: nothing can be restored",
+        "  HINT: barman backup main_backup",
     ]
+    assert not report(host).healthy
+    plain = json.loads(json.dumps(report(host).as_dict()))["no_backup"]
+    assert (plain["code"], plain["hint"]) == ("no_backup", "barman backup main_backup")
     host.barman.begin_wal = "000000010000000000000004"
     assert report(host).lines("main") == [
         "main: OK: 000000010000000000000004 to 000000020000000000000007, 5 files, since the newest backup"
@@ -390,6 +393,8 @@ def test_a_hole(host: FakeHost) -> None:
         "  ARCHIVE_GAP: Barman lacks 000000010000000000000004 to 00000002.history (2 files): no backup so far can be "
         "restored beyond that",
         "  HINT: if the old primary's pg_wal still has it, keep it. Make a base backup: barman backup main_backup",
+        "main: NO_BACKUP: Barman has no complete backup: nothing can be restored",
+        "  HINT: barman backup main_backup",
     ]
     assert found.as_dict()["missing"] == ("000000010000000000000004", "00000002.history")
     assert found.as_dict()["healthy"] is False
@@ -397,9 +402,9 @@ def test_a_hole(host: FakeHost) -> None:
 
 def test_a_conflict_has_names_in_json_too() -> None:
     conflict = Problem("branch_conflict", "another branch", "move it")
-    plain = json.loads(json.dumps(archive.Report("main_backup", files=1, conflict=conflict).as_dict()))
+    plain = json.loads(json.dumps(backup.Report("main_backup", files=1, conflict=conflict).as_dict()))
     assert plain["conflict"] == {"code": "branch_conflict", "message": "another branch", "hint": "move it"}
-    assert json.loads(json.dumps(archive.Report("main_backup").as_dict()))["conflict"] is None
+    assert json.loads(json.dumps(backup.Report("main_backup").as_dict()))["conflict"] is None
 
 
 def test_a_hole_before_the_newest_backup_is_none(host: FakeHost) -> None:
@@ -426,12 +431,17 @@ def test_a_backup_that_ended_beyond_the_switchpoint_is_no_backup(host: FakeHost)
     assert not report(host).healthy, "it also began where the new timeline has a file of its own"
     host.barman.begin_wal, host.barman.end_lsn = wal(1, 6)[0], "0/7000000"
     assert not report(host).healthy, "all of it is of the old timeline alone"
+    host.barman.begin_wal = wal(3, 6)[0]
+    (line, _) = compared(host).lines("main")
+    said = f"main: BACKUP_BEYOND: the newest backup begins with {wal(3, 6)[0]}, which is not in the primary's history: "
+    assert line.startswith(said), "a restore from another branch"
     host.barman.begin_wal = wal(2, 6)[0]
     assert report(host).healthy, "the next one is on the new timeline"
 
 
 def test_what_has_not_been_received_yet_is_no_hole(host: FakeHost) -> None:
     host.barman.archived -= {*wal(2, 6, 7)}
+    host.barman.begin_wal = wal(1, 4)[0]
     first, *others = report(host).lines("main")
     assert first.startswith("main: BEHIND: 2 missing of ")
     assert others[-2] == "  Barman has not received these yet"
@@ -449,11 +459,12 @@ def decided_on(cluster: Cluster, host: FakeHost) -> ClusterState:
     return cluster_state(finder.decision(host), finder)
 
 
-def compared(host: FakeHost) -> archive.Report:
+def compared(host: FakeHost) -> backup.Report:
     return wal_check.compared(Cluster(CLUSTER.nodes, CLUSTER.gateway, BARMAN), host, None)
 
 
 def test_by_hand(host: FakeHost) -> None:
+    host.barman.begin_wal = wal(1, 4)[0]
     assert compared(host).healthy
     host.barman.health = "ruins"
     (line,) = compared(host).lines("main")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from repmgr_hooks.checks import finding, kernel, service
-from repmgr_hooks.checks.barman import waiting_backups
+from repmgr_hooks.checks.barman import backups
 from repmgr_hooks.checks.finding import Finding
 from repmgr_hooks.checks.packages import install
 from repmgr_hooks.checks.users import User
@@ -88,6 +88,7 @@ def of_world(**said: object) -> Change:
 DOCKERS = "-A INPUT -j ACCEPT\n-A FORWARD -o docker0 -j DOCKER\n-A FORWARD -i docker0 ! -o docker0 -j ACCEPT\n"
 KEPT = {"lock_directory_cleanup": False}
 WAITS = "Size: 30.6 MiB - WAL Size: 0 B - WAITING_FOR_WALS"
+FAILED = "main_backup 20261124T225439 - FAILED\n"
 BACKUPS = "main_backup 20261125T225439 - Wed Nov 25 22:54:42 2026 - Size: 30.6 MiB - WAL Size: 0 B\n"
 FORWARD = "main iptables -t filter FORWARD"
 GOOD_WAY = "host=10.0.0.20 port=54321 user=barman"
@@ -204,6 +205,11 @@ def named(name: str, address: str) -> Change:
         (barman(version="3.13.3", general=KEPT, has_file=False), set()),
         (barman(version="3.14.0", general=KEPT, has_file=False), {("barman.backup", "main_backup")}),
         (barman(backups=BACKUPS), set()),
+        (barman(backups=""), {("barman.backup", "main_backup")}),
+        (barman(backups="", unnoted=True), {("barman.backup", "main_backup")}),
+        (barman(backups=FAILED), {("barman.backup", "main_backup")}),
+        (barman(backups=FAILED, unnoted=True), {("barman.backup", "main_backup")}),
+        (barman(backups=BACKUPS + FAILED), set()),
         (barman(backups=BACKUPS.replace("Size: 30.6 MiB - WAL Size: 0 B", WAITS)), {("barman.backup", "main_backup")}),
         (
             barman(backups=BACKUPS.replace("Size: 30.6 MiB - WAL Size: 0 B", WAITS), unnoted=True),
@@ -587,19 +593,18 @@ OLD, NEW = "20261124T225439", "20261125T225439"
 
 
 @pytest.mark.parametrize(
-    ("printed", "waiting"),
+    ("printed", "known"),
     [
-        ([], []),
-        ([f"{BASE}/{OLD}/backup.info:status=WAITING_FOR_WALS", f"{BASE}/{OLD}"], [OLD]),
-        ([f"{BASE}/{OLD}", f"{META}/{OLD}-backup.info:status=WAITING_FOR_WALS"], [OLD]),
+        ([], {}),
+        ([f"{BASE}/{OLD}/backup.info:status=WAITING_FOR_WALS", f"{BASE}/{OLD}"], {OLD: "WAITING_FOR_WALS"}),
+        ([f"{BASE}/{OLD}", f"{META}/{OLD}-backup.info:status=WAITING_FOR_WALS"], {OLD: "WAITING_FOR_WALS"}),
         # A copy for repmgr, or what an older Barman has left.
-        ([f"{META}/{OLD}-backup.info:status=DONE", f"{BASE}/{OLD}/backup.info:status=WAITING_FOR_WALS"], []),
-        ([f"{META}/{n}-backup.info:status=WAITING_FOR_WALS" for n in (OLD, NEW)], [NEW, OLD]),
-        ([f"{META}/{OLD}-backup.info:status=FAILED"], []),
+        ([f"{META}/{OLD}-backup.info:status=DONE", f"{BASE}/{OLD}/backup.info:status=WAITING_FOR_WALS"], {OLD: "DONE"}),
+        ([f"{META}/{n}-backup.info:status=FAILED" for n in (OLD, NEW)], {OLD: "FAILED", NEW: "FAILED"}),
         ([f"{META}/{OLD}-backup.info:status=DONE", f"{BASE}/{NEW}"], None),
     ],
 )
-def test_the_backups_that_wait_stand_in_barmans_notes(printed: list[str], waiting: list[str] | None) -> None:
+def test_what_barman_notes_of_its_backups(printed: list[str], known: dict[str, str] | None) -> None:
     class Noted(FakeHost):
         def run(self, program: Program, limit: float) -> str:
             if program.argv[0] == "find":
@@ -607,8 +612,8 @@ def test_the_backups_that_wait_stand_in_barmans_notes(printed: list[str], waitin
             assert program.argv == ("barman", "list-backup", "main")
             return f"main {NEW} - Wed Nov 25 22:54:42 2026 - {WAITS}\n"
 
-    found = waiting_backups({"basebackups_directory": BASE, "backup_directory": BASE}, Barman("main"), Noted())
-    assert found == ([NEW] if waiting is None else waiting)
+    found = backups({"basebackups_directory": BASE, "backup_directory": BASE}, Barman("main"), Noted())
+    assert found == ({NEW: "WAITING_FOR_WALS"} if known is None else known)
 
 
 @pytest.mark.parametrize(

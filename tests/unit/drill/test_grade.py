@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from repmgr_hooks.barman.archive import Report
+from repmgr_hooks.barman.backup import Report
 from repmgr_hooks.barman.deep import Proof
 from repmgr_hooks.cluster.wal import Switchpoint, TimelineHistory
 from repmgr_hooks.drill import page, report

@@ -9,7 +9,7 @@ import pytest
 
 from repmgr_hooks import config
 from repmgr_hooks.alerts.rules import conditions
-from repmgr_hooks.barman.archive import Report
+from repmgr_hooks.barman.backup import Report
 from repmgr_hooks.barman.deep import Proof
 from repmgr_hooks.cluster.decide import PrimaryDecision
 from repmgr_hooks.config import Config
