@@ -14,6 +14,7 @@ from repmgr_hooks.cli.configured import choose, configured, world_of
 from repmgr_hooks.cli.journals import journal_of, journal_or_why_not
 from repmgr_hooks.cli.logged import log, show_log_lines
 from repmgr_hooks.cli.output import FAILED, OK
+from repmgr_hooks.cli.rights import refuse_without_rights
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine import dispatcher, simulation
@@ -91,6 +92,8 @@ def handle(arguments: argparse.Namespace, event: Event | None, cause: str, lines
     """Run the dispatcher for the chosen clusters."""
     loaded = configured(arguments)
     chosen = choose(loaded, arguments.cluster, event)
+    if cause != "event" and not arguments.dry_run:
+        refuse_without_rights(chosen)
     events = [event] if event else []
     if arguments.dry_run:
         known = [LastKnownPrimary()] * len(chosen) if arguments.reset_state else all_last_known(loaded, chosen)

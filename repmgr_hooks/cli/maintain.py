@@ -50,8 +50,12 @@ def do_resume(arguments: argparse.Namespace) -> int:
     from repmgr_hooks import config  # more than a pause needs; psycopg and the like come when the service is awake
 
     loaded = config.load(of_gateway(arguments.config))
+    from repmgr_hooks.cli.rights import refuse_without_rights
+
+    meant = names.named(loaded.path, loaded.clusters, arguments.cluster)
+    refuse_without_rights(loaded.clusters[name] for name in meant)
     with closing(opened(Maintenance, loaded.state_dir / "journal.db")) as journal:
-        for name in names.named(loaded.path, loaded.clusters, arguments.cluster):
+        for name in meant:
             journal.resume(name)
             keep(loaded.state_dir, name, None)
     wake(str(loaded.state_dir / "spool"))

@@ -162,7 +162,10 @@ def would_do(plan: Plan) -> Iterator[str]:
     yield f"{plan.name}: node {plan.target} would take the place of node {plan.source}:"
     for phase in PHASES:
         yield f"  would {phase.what} (within {phase.limit:.0f} s)"
-    yield f"  held meanwhile: port {' and '.join(plan.ports)}; repmgrd paused on node {', '.join(map(str, plan.pause))}"
+    ports = [f"port {' and '.join(plan.ports)}"] if plan.ports else []
+    pools = [f"the clients of {' and '.join(plan.pgbouncers)}"] if plan.pgbouncers else []
+    held = ", ".join([*ports, *pools]) or "NO CLIENT, for no port is led to the primary for clients alone"
+    yield f"  held meanwhile: {held}; repmgrd paused on node {', '.join(map(str, plan.pause))}"
 
 
 def begins(phase: Phase) -> None:

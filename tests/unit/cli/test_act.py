@@ -199,6 +199,21 @@ def test_resume_ends_the_pause_and_makes_up_for_it(run: RunResult, journal: Jour
     assert (made.cause, made.ok) == ("resume", True)
 
 
+@pytest.mark.parametrize("command", ["resume", "reconcile", "replay 1 primary_register"])
+def test_who_may_not_change_rules_is_told_so_at_once(
+    run: RunResult, journal: Journal, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    """As barman it tried for two minutes, and a failed run was recorded."""
+    journal.pause("main", None, "new disks")
+    monkeypatch.setattr("os.geteuid", lambda: 34)
+    monkeypatch.setattr("repmgr_hooks.cli.rights.may_change_rules", lambda: False)
+    assert run(*command.split()) == 2
+    assert capsys.readouterr().err.endswith("root's to change, and nothing was done\nHINT: run it as root\n")
+    assert journal.paused("main") is not None
+    assert journal.runs(10) == []
+    assert run("reconcile", "--dry-run") == 0
+
+
 def test_resume_without_a_pause(run: RunResult, journal: Journal, host: FakeHost) -> None:
     assert run("resume") == 0
     assert host.leads_to(host.app_port) == "10.0.0.11:5432"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from repmgr_hooks import config
-from repmgr_hooks.cli.switchover import _kept_out
+from repmgr_hooks.cli.switchover import _kept_out, would_do
 from repmgr_hooks.cluster.decide import decide
 from repmgr_hooks.cluster.observe import observe
 from repmgr_hooks.engine.routes import ManagedCluster
@@ -17,6 +17,7 @@ from repmgr_hooks.switchover.facts import Facts
 from repmgr_hooks.system.steps import Program
 from repmgr_hooks.system.visit import Visit
 from tests.fake import FakeHost
+from tests.unit.switchover.test_journalled import PLAN
 
 MAIN = config.load(Path(__file__).resolve().parents[3] / "config/config.yaml").clusters["main"]
 UNLED = replace(MAIN, routes=tuple(replace(route, do=route.do[-1:]) for route in MAIN.routes[-1:]))
@@ -72,3 +73,16 @@ def test_what_the_service_may_not_read_hides_nothing_else(monkeypatch: pytest.Mo
     assert (said.message, said.hint) == ("cannot be looked at: Permission denied", "sudo repmgr-hooks check")
     host.filter = DROPPED.format(2)
     assert [each.level for each in _kept_out(MAIN, seen, host)] == ["FAIL", "WARN"]
+
+
+@pytest.mark.parametrize(
+    ("ports", "pgbouncers", "held"),
+    [
+        (("app",), {}, "port app"),
+        (("app", "web"), {"pool": ("app",)}, "port app and web, the clients of pool"),
+        ((), {}, "NO CLIENT, for no port is led to the primary for clients alone"),
+    ],
+)
+def test_who_is_held_is_said(ports: tuple[str, ...], pgbouncers: dict[str, tuple[str, ...]], held: str) -> None:
+    *_, last = would_do(replace(PLAN, ports=ports, pgbouncers=pgbouncers))
+    assert last.startswith(f"  held meanwhile: {held}; repmgrd paused on node ")
