@@ -105,6 +105,8 @@ def _wal(facts: Facts) -> Finding:
     if facts.wal.healthy:
         (*_, last) = facts.wal.lines(facts.cluster)
         return _grade("OK", "wal", f"Barman's WAL is whole: {last.removeprefix(f'{facts.cluster}: ')}")
+    if facts.wal.whole and (lacking := facts.wal.report.no_backup):
+        return _grade("WARN", "wal", f"Barman's WAL is whole, but {lacking}", lacking.hint)
     wrong = "; ".join(line.strip() for line in facts.wal.lines(facts.cluster) if line.strip())
     return _grade("FAIL", "wal", f"Barman's WAL: {wrong}", f"repmgr-hooks check-wal --deep --cluster {facts.cluster}")
 

@@ -29,9 +29,14 @@ class WalCheck:
     timeline: int = 0
 
     @property
+    def whole(self) -> bool:
+        """True if the WAL that was looked at is well, whether there is a backup or not."""
+        return self.report.whole and all(proof.healthy for proof in self.proofs)
+
+    @property
     def healthy(self) -> bool:
         """True if all that was looked at is well."""
-        return self.report.healthy and all(proof.healthy for proof in self.proofs)
+        return self.whole and self.report.healthy
 
     def row(self, part: str, now: float) -> WalCheckRow | None:
         """Return what following the records has shown, as the journal keeps it; None if they were not followed."""

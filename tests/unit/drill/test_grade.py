@@ -101,6 +101,15 @@ def test_a_drill_fails_where(facts: Facts, code: str) -> None:
     assert last.startswith(f"main: drill {'INTERRUPTED' if facts.interrupted else 'FAILED'}")
 
 
+def test_without_a_backup_it_is_only_said() -> None:
+    """A switchover does nothing about that."""
+    lacking = Report("main_backup", files=3, no_backup=Problem("no_backup", "NO_BACKUP: none", "barman backup main"))
+    found = grade(replace(GOOD, wal=WalCheck(lacking, (Proof("deep", "3 files"),), 1, 3)))
+    (said,) = (each for each in found if each.code == "drill.wal")
+    assert (said.level, said.message) == ("WARN", "Barman's WAL is whole, but NO_BACKUP: none")
+    assert said.hint == "barman backup main"
+
+
 def test_without_pgbouncer_what_was_in_flight_may_fail() -> None:
     assert wrong(replace(GOOD, transactions=(*GOOD.transactions, IN_FLIGHT))) == []
     assert in_flight(IN_FLIGHT, GOOD.legs)
