@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from repmgr_hooks import clock
@@ -60,7 +61,7 @@ def _running(loaded: DatabaseHost) -> Finding:
     topic = Topic("forward.running")
     try:
         os.close(open_fifo(str(loaded.spool)))
-        ages = [clock.wall() - file.stat().st_mtime for file in loaded.spool.glob("[0-9]*")]
+        ages = list(_ages(loaded.spool.glob("[0-9]*")))
     except PermissionError as error:
         return unseen(topic, error)
     except OSError:
@@ -71,10 +72,17 @@ def _running(loaded: DatabaseHost) -> Finding:
     return topic.ok("the forwarder listens")
 
 
+def _ages(files: Iterable[Path]) -> Iterator[float]:
+    """Return how old each is, in seconds; the forwarder may take one away meanwhile."""
+    for file in files:
+        with suppress(FileNotFoundError):
+            yield clock.wall() - file.stat().st_mtime
+
+
 def _queue(name: str, queue: Path) -> Finding:
     topic = Topic("forward.queue", name)
     try:
-        ages = [clock.wall() - file.stat().st_mtime for file in queue.iterdir() if NAME.fullmatch(file.name)]
+        ages = list(_ages(file for file in queue.iterdir() if NAME.fullmatch(file.name)))
         last = last_taken(queue)
     except PermissionError as error:
         return unseen(topic, error)
