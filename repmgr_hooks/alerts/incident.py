@@ -20,6 +20,7 @@ AGAIN = 3600.0
 """One that was over and comes back within this time goes to and fro: it is over when it has stayed away so long."""
 FORGET_AFTER = 86400.0
 RETRY = Backoff()
+OVER = "OVER"
 LEFT = "left to the other gateway"
 ELSEWHERE = "This gateway no longer has the address. If this persists, the one that has it sends an alert of its own."
 
@@ -55,9 +56,14 @@ class Incident:
     @property
     def headline(self) -> str:
         """The one line that is sent, without control characters."""
-        state = "OVER" if self.state == "over" else self.alert.severity.upper()
+        state = OVER if self.state == "over" else self.alert.severity.upper()
         text = one_line(f"{state} {self.alert.cluster}: {self.alert.summary}")
         return text if len(text) <= HEADLINE else f"{text[: HEADLINE - 3].rstrip()}..."
+
+    def goes_on_for(self, receiver: str) -> bool:
+        """True if a receiver was told that it is there, and not yet that it is over."""
+        said = self.deliveries.get(receiver, Delivery()).said
+        return bool(said) and not said.startswith(OVER)
 
     def wait(self, receiver: str, repeat_interval: float, now: float) -> float | None:
         """Return the seconds until the receiver is to get a message; None if it knows all there is to know.

@@ -59,8 +59,8 @@ class Receiver:
         return f"webhook {urlsplit(self.webhook).hostname} ({hashlib.sha256(self.webhook.encode()).hexdigest()[:6]})"
 
     def wants(self, incident: Incident) -> bool:
-        """Whether an incident is grave enough."""
-        return self.severity in ("warning", incident.alert.severity)
+        """Whether an incident is grave enough, or was: whoever was told of it hears how it goes on, and of its end."""
+        return self.severity in ("warning", incident.alert.severity) or incident.goes_on_for(self.name)
 
 
 def validate(receiver: Receiver) -> Iterator[Problem]:
@@ -68,7 +68,8 @@ def validate(receiver: Receiver) -> Iterator[Problem]:
     if sum(map(bool, (receiver.mail, receiver.webhook, receiver.exec))) != 1:
         yield mistake("must have one of 'mail', 'webhook' and 'exec'")
     if receiver.webhook and not _can_be_a_webhook(receiver.webhook):
-        yield mistake("'webhook' must be a URL (http or https), or the absolute path of a file that holds it")
+        hint = "a password goes into that file, as a header: Authorization: Basic ..."
+        yield mistake("'webhook' must be a URL (http or https), or the absolute path of a file that holds it", hint)
     relay, port = receiver.smtp_relay, receiver.smtp_relay.rpartition(":")[2]
     if ":" in relay and not 1 <= int(port) <= 65535:
         yield mistake(f"'smtp_relay' names an invalid port: {receiver.smtp_relay}")
@@ -77,10 +78,12 @@ def validate(receiver: Receiver) -> Iterator[Problem]:
 
 
 def _can_be_a_webhook(text: str) -> bool:
+    """urllib looks for a host called user:password@host."""
     if not re.fullmatch(r"https?://[!-~]+|/[!-~]+", text):
         return False
     try:
-        return text.startswith("/") or (bool(urlsplit(text).hostname) and urlsplit(text).port != 0)
+        url = urlsplit(text)
+        return text.startswith("/") or (bool(url.hostname) and url.port != 0 and "@" not in url.netloc)
     except ValueError:  # a bracket that is not closed, a port that is none
         return False
 

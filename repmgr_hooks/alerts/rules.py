@@ -89,9 +89,7 @@ def conditions(
         found += _of_run(managed, failed, attempts)
     found += of_gateways(cluster, warnings)
     warnings = [problem for problem in warnings if problem.code not in CODES]
-    if warnings:
-        hint = warnings[0].hint or _look(cluster)
-        found.append(Alert(cluster.name, "warning", "warning", str(warnings[0]), _in_full(warnings), hint))
+    found += _of_warnings(cluster, warnings)
     if obstacles:
         found.append(_no_failover(cluster, obstacles))
     found += [_broken_wal(cluster, row) for row in wal if row.problem][:1]
@@ -143,6 +141,16 @@ def _no_failover(cluster: Cluster, obstacles: Sequence[Obstacle]) -> Alert:
     severity: Severity = "critical" if first.nobody else "warning"
     details = _in_full([item.problem for item in obstacles])
     return Alert(cluster.name, "failover", severity, str(first), details, first.hint)
+
+
+def _of_warnings(cluster: Cluster, warnings: Sequence[Problem]) -> Iterator[Alert]:
+    """Each kind is a condition of its own: what is new must not be hidden by what has been so for long."""
+    kinds: dict[str, list[Problem]] = {}
+    for problem in warnings:
+        kinds.setdefault(problem.code, []).append(problem)
+    for kind, found in kinds.items():
+        condition, hint = f"warning: {kind}" if kind else "warning", found[0].hint or _look(cluster)
+        yield Alert(cluster.name, condition, "warning", str(found[0]), _in_full(found), hint)
 
 
 def _in_full(problems: Sequence[Problem]) -> str:

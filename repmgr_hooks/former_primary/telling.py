@@ -55,7 +55,7 @@ class Teller:
         """A rewind or a clone has begun."""
         what = f"{self._what(former, former.phase)}; the primary is node {former.primary}"
         log.warning("%s: begins: %s", self._cluster.name, what)
-        self._alert("warning", f"begins: {what}", "")
+        self._alert(former, f"{former.phase} begins", "warning", f"begins: {what}", "")
 
     def not_begun(self, former: Former, before: str, do: Do, begun: float) -> None:
         """A rewind or a clone could not be begun."""
@@ -86,7 +86,7 @@ class Teller:
         what = f"node {former.node} is no stale primary any more"
         log.info("%s: %s", self._cluster.name, what)
         if former.attempts:
-            self._alert("warning", what, "")
+            self._alert(former, "over", "warning", what, "")
 
     def stays(self, former: Former) -> None:
         """Nothing more is tried; the receivers hear of it again each hour (``alerts/incident.py``)."""
@@ -98,7 +98,7 @@ class Teller:
             self._stays[former.node] = said
             self._say(former, "stay", said, clock.wall(), Problem("attempts", said, way))
         else:
-            self._alert("critical", said, way)
+            self._alert(former, "stay", "critical", said, way)
 
     def _what(self, former: Former, phase: str) -> str:
         return WHAT.get(phase, "node {node} stays stopped").format(node=former.node, timeline=former.timeline)
@@ -107,7 +107,7 @@ class Teller:
         wrong = problem or Problem("", "")
         level = logging.ERROR if problem else logging.WARNING
         log.log(level, "%s: %s", self._cluster.name, said, extra=hint(wrong.hint))
-        self._alert("critical" if problem else "warning", said, wrong.hint)
+        self._alert(former, phase, "critical" if problem else "warning", said, wrong.hint)
         place = Place(FORMER_PRIMARY, FORMER_PRIMARY)
         kind, what = f"{phase}_node", self._what(former, phase)
         seconds = max(clock.wall() - begun, 0.0)
@@ -121,5 +121,7 @@ class Teller:
         except OperationFailed as error:
             log.error("%s", error)
 
-    def _alert(self, severity: Severity, what: str, way: str) -> None:
-        self._tell(Alert(self._cluster.name, FORMER_PRIMARY, severity, what, hint=way, momentary=True))
+    def _alert(self, former: Former, phase: str, severity: Severity, what: str, way: str) -> None:
+        """Each phase of each node is a condition of its own, or the next takes the place of what is not sent yet."""
+        condition = f"{FORMER_PRIMARY}: node {former.node}, {phase}"
+        self._tell(Alert(self._cluster.name, condition, severity, what, hint=way, momentary=True))

@@ -13,13 +13,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from repmgr_hooks.alerts import receivers
-from repmgr_hooks.alerts.incident import Incident
+from repmgr_hooks.alerts.incident import Delivery, Incident
 from repmgr_hooks.alerts.letter import letter
 from repmgr_hooks.alerts.notifier import Notifier, attempt
 from repmgr_hooks.alerts.receivers import SEND, Receiver, validate
@@ -254,6 +255,7 @@ def test_a_program_gets_json(system: LocalHost, tmp_path: Path) -> None:
         (Receiver(), "one of 'mail', 'webhook' and 'exec'"),
         (Receiver(mail=("a@b",), webhook="http://x/"), "one of 'mail', 'webhook' and 'exec'"),
         (Receiver(webhook="ftp://x/"), "must be a URL"),
+        (Receiver(webhook="https://user:pw@x/"), "must be a URL"),
         (Receiver(webhook="https://x/ y"), "must be a URL"),
         (Receiver(webhook="http://x/", smtp_relay="y"), "go with 'mail'"),
     ],
@@ -321,6 +323,30 @@ def test_each_is_told_what_is_grave_enough_for_it(journal: Journal) -> None:
         made.note("main", [WARNING, GAP])
     assert host.texts("/a") == ["WARNING main", "CRITICAL main"]
     assert host.texts("/b") == ["CRITICAL main"]
+
+
+def test_whoever_was_told_hears_how_it_goes_on_and_of_the_end() -> None:
+    """A receiver of what is critical missed the next time that it was, and never heard that it was over."""
+    told = {B.name: Delivery("CRITICAL main: no failover", 1.0, 1.0)}
+    milder = Incident(Alert("main", "failover", "warning", "one standby"), 0.0, deliveries=told)
+    assert not B.wants(replace(milder, deliveries={}))
+    assert B.wants(milder)
+    assert milder.wait(B.name, 3600, 1e6) == 0
+    assert B.wants(over := replace(milder, ended=2.0))
+    assert over.headline == "OVER main: one standby"
+    assert not B.wants(replace(over, deliveries={B.name: Delivery(over.headline, 3.0, 3.0)}))
+
+
+def test_two_former_primaries_that_stay_stopped_are_told_once_an_hour(journal: Journal) -> None:
+    """Each took the place of the other, at each look."""
+    host = Post()
+    with notifier(journal, host, A) as made:
+        for _ in range(3):
+            for node in (1, 3):
+                condition = f"former_primary: node {node}, stay"
+                made.tell(Alert("main", condition, "critical", f"node {node} stays stopped", momentary=True))
+            until(lambda: len(host.got) >= 2)
+    assert len(host.got) == 2
 
 
 def test_a_restart_tells_nothing_twice_and_takes_up_what_is_left(journal: Journal) -> None:

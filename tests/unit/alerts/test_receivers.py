@@ -205,7 +205,14 @@ def test_what_a_gate_says() -> None:
 
 
 def test_what_a_handler_warns_of() -> None:
-    alert = found(warnings=(Problem("x", "slot barman holds more", "look"), Problem("y", "and another")))["warning"]
+    given = (
+        Problem("x", "slot barman holds more", "look"),
+        Problem("x", "and another"),
+        Problem("y", "something else"),
+    )
+    alerts = found(warnings=given)
+    assert alerts["warning: y"].summary == "something else", "which was hidden by the first one"
+    alert = alerts["warning: x"]
     assert (alert.severity, alert.summary, alert.details) == (
         "warning",
         "slot barman holds more",

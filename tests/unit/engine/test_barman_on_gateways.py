@@ -169,7 +169,7 @@ def test_a_gateway_that_is_away_for_long() -> None:
         for number in (1, 2)
     ]
     assert "pg_drop_replication_slot('barman_2')" in told[0].hint
-    assert any(alert.condition == "warning" for alert in conditions(on(FIRST), decision, told, None, 20))
+    assert any(alert.condition.startswith("warning: ") for alert in conditions(on(FIRST), decision, told, None, 20))
     handle(on(FIRST), host, [], last_known=found.last_known)
     assert set(host.nodes[1].slots) == {"barman_1", "barman_2"}
     assert set(host.nodes[2].slots) == {"barman_2"}
@@ -228,4 +228,4 @@ def test_a_gateway_without_the_address_tells_what_it_alone_can_see() -> None:
     host.addresses.add(host.gateway)
     evaluator.saw(finder(host, SECOND).decision(host))
     evaluator.note([full], gap)
-    assert set(listener.noted[-1]) == {"backup", "gate", "warning"}
+    assert set(listener.noted[-1]) == {"backup", "gate", "warning: slot_holds_too_much"}

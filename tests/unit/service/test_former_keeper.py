@@ -163,7 +163,9 @@ def test_it_is_stopped_rejoined_and_told(kept: Kept) -> None:
     kept.look(3)
     assert kept.node.did == ["stop 1", "rejoin 1 to 2"]
     assert kept.record[1].phase == "done"
-    assert [(alert.condition, alert.severity) for alert in kept.told] == [("former_primary", "warning")] * 4
+    phases = ("fence", "rejoin begins", "rejoin", "over")
+    conditions = [f"former_primary: node 1, {phase}" for phase in phases]
+    assert [(alert.condition, alert.severity) for alert in kept.told] == [(each, "warning") for each in conditions]
     assert [alert.summary for alert in kept.told] == [
         "stopped node 1, a stale primary on timeline 1",
         "begins: keep the own WAL of node 1, and rejoin it by pg_rewind; the primary is node 2",
@@ -372,7 +374,7 @@ def test_after_its_attempts_it_stays_stopped_and_that_is_said(kept: Kept) -> Non
     kept.look(20, RETRY_AFTER)
     assert kept.node.did == ["stop 1", "rejoin 1 to 2", "clone 1 from 2", "clone 1 from 2"]
     last = kept.told[-1]
-    assert (last.condition, last.severity) == ("former_primary", "critical")
+    assert (last.condition, last.severity) == ("former_primary: node 1, stay", "critical")
     assert last.summary == "node 1 stays stopped: 3 attempt(s) to rejoin it in 86400 s; the last: no disk"
     assert "repmgr -f REPMGR_CONF node rejoin -d 'host=10.0.0.12" in last.hint
     kept.comes_back()
