@@ -166,8 +166,10 @@ def is_said(lab: Lab, words: str) -> None:
 
 
 def by_hand_ok(lab: Lab) -> bool:
+    """True if no WAL is missing; most of these labs have no backup, and nothing worse may be said."""
     result = lab.gateway.hooks("check-wal")
-    return result.returncode == 0 and result.stdout.startswith("main: OK: ")
+    good = (0, "main: OK: ") if "OK" in result.stdout else (1, "main: NO_BACKUP: ")
+    return result.returncode == good[0] and result.stdout.startswith(good[1])
 
 
 def let_barman_get_ahead(lab: Lab) -> list[str]:
@@ -378,7 +380,9 @@ def test_by_hand(built_lab: Lab) -> None:
     wait_for_the_app_port(lab)
     wait_for(lambda: by_hand_ok(lab), "Barman to have all")
     said = lab.gateway.hooks("check-wal", "--cluster", "main").stdout
-    assert "since the oldest file; Barman has no backup" in said
+    assert said == (
+        "main: NO_BACKUP: Barman has no complete backup: nothing can be restored\n  HINT: barman backup main_backup\n"
+    )
 
     close_file(lab.db2)
     wait_for(lambda: by_hand_ok(lab), "Barman to have all")
