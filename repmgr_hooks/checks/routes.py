@@ -45,6 +45,12 @@ def _ports(topic: Topic, managed: ManagedCluster, monitor_interval: int) -> Find
     if closed := [port for port in ports if port not in managed.opened_ports]:
         hint = "add 'firewall: {open: NAME}' to a route, or take the port out"
         return topic.warn(f"no route opens port {', '.join(closed)}", hint)
+    opened = {action.config.open for action in managed.actions if _opens(action) and action.when.holds_at_any_look}
+    if sometimes := [port for port in ports if port not in opened]:
+        what = (
+            f"port {', '.join(sometimes)} is opened only for some events: not at boot, and not by a look or 'reconcile'"
+        )
+        return topic.warn(what, "take 'when' out there")
     if unheard := [port for port in ports if port not in after_a_promotion]:
         hint = f"name one in 'on' of its route: {', '.join(sorted(PROMOTIONS))}"
         what = f"port {', '.join(unheard)} is opened after no event that reports a promotion"

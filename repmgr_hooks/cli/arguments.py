@@ -150,7 +150,7 @@ def check_wal(command: Parser) -> None:
 
 def history(command: Parser) -> None:
     command.add_argument("--failed", action="store_true", help="only runs that failed")
-    command.add_argument("-n", type=amount, default=20, metavar="N", help="the number of runs to show (default 20)")
+    command.add_argument("-n", type=amount, metavar="N", help="the number of runs to show (default 20)")
     command.add_argument("--failover", metavar="N", help="show one change of the primary, by its number, or 'last'")
     command.add_argument("--html", type=path, metavar="FILE", help="with --failover: write it as an HTML page")
 

@@ -25,6 +25,10 @@ RESTORE_WITHIN = 3600.0
 
 def do_check_wal(arguments: argparse.Namespace) -> int:
     """Say whether a restore would bring back what the cluster has."""
+    if arguments.newest and not arguments.deep:
+        raise UsageError("--newest says how much of the records is followed", hint="add --deep")
+    if arguments.within and not (arguments.deep or arguments.restore):
+        raise UsageError("--within is the time for following the records, or for a restore", hint="add --deep")
     loaded = configured(arguments)
     chosen = [managed for managed in choose(loaded, arguments.cluster, None) if managed.cluster.barman]
     if not chosen:

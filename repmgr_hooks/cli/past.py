@@ -12,18 +12,23 @@ from repmgr_hooks.config_file import names, of_gateway, state_dir_of
 from repmgr_hooks.errors import UsageError
 from repmgr_hooks.reports import history
 
+LAST = 20
+"""So many runs are shown, if it is not said how many."""
+
 
 def do_history(arguments: argparse.Namespace) -> int:
     """Show what happened; the configuration is asked which clusters there are only if that matters."""
     config = of_gateway(arguments.config)
     if arguments.failover is not None:
+        if arguments.failed or arguments.n is not None:
+            raise UsageError("--failover shows one change of the primary", hint="leave out -n and --failed")
         return show_failover(arguments, config)
     if arguments.html is not None:
         raise UsageError("--html shows one change of the primary: add '--failover last'")
     if arguments.cluster is not None:
         names.meant(config, arguments.cluster)
     with journal_of(state_dir_of(config)) as journal:
-        runs = history.read(journal, arguments.n, arguments.cluster, arguments.failed)
+        runs = history.read(journal, LAST if arguments.n is None else arguments.n, arguments.cluster, arguments.failed)
     if arguments.json:
         print_json(runs)
     else:

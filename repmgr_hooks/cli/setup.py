@@ -70,6 +70,10 @@ def draft(arguments: argparse.Namespace) -> tuple[dict[str, str], list[str]]:
     name = arguments.cluster or "main"
     readable = confs(arguments.repmgr_conf)
     if arguments.forward_to:
+        given = {"--barman": arguments.barman, "--barman-host": arguments.barman_host, "--gateway": arguments.gateway}
+        if useless := [option for option, value in given.items() if value]:
+            what = f"{' and '.join(useless)} is of no use with --forward-to: a database host only hands its events on"
+            raise UsageError(what, hint="leave it out")
         ours = [conf for conf in readable if conf.node is not None]
         notes = [] if ours else ["unknown   where repmgr.conf is: --repmgr-conf FILE names it"]
         return database_host.drafted(arguments.forward_to, name, shipped(), ours, repmgrds_user()), notes

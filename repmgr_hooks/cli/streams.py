@@ -20,6 +20,9 @@ def reopen() -> None:
                 os.dup2(null, number)
                 os.close(null)
             setattr(sys, name, os.fdopen(number, mode))
+    for stream in (sys.stdout, sys.stderr):  # a locale of 8 bits lacks letters of what servers and people write
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def take_signals() -> None:

@@ -165,6 +165,10 @@ def check_alerts(document: Document, told: Sequence[Receiver], clusters: Mapping
                 document.problem(
                     f"clusters.{name}.routes{action.path}.notify", "there is no receiver under 'alerts'", hint
                 )
+        grave = {action.config.severity for action in managed.actions if action.name == "notify" and told}
+        if grave == {"warning"} and all(target.severity == "critical" for target in told):
+            what = "nobody receives what 'notify' sends: each receiver wants 'severity: critical' only"
+            document.problem("alerts", what, f"clusters.{name}.routes: notify: {{severity: critical}}")
 
 
 def _claims(cluster: Cluster, hosts: Sequence[str]) -> Iterator[tuple[object, ...]]:

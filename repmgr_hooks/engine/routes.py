@@ -39,6 +39,11 @@ class When:
         """Whether nothing can be said without an event; such an action is not looked at without one."""
         return bool(self.node or self.role) or self.success is not None
 
+    @property
+    def holds_at_any_look(self) -> bool:
+        """Whether it holds without an event, once the primary is known."""
+        return not self.needs_event and self.primary != "unknown"
+
     def meant(self, event: Event) -> bool:
         """True if the event may be one of these, by what it says itself."""
         return (not self.node or event.node in self.node) and self.success in (None, event.success)

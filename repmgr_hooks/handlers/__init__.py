@@ -5,6 +5,7 @@ What a handler is stands in ``contract.py``.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import importlib.util
@@ -121,7 +122,8 @@ def _load(point: metadata.EntryPoint, origin: str, here: bool) -> Handler:
         if found and found.origin and (wrong := untrusted(Path(found.origin))):
             what = f"handler {point.name!r} of {origin} is refused: {wrong}"
             raise UsageError(what, hint=wrong.hint)
-        module = point.load()
+        with contextlib.redirect_stdout(sys.stderr):  # ours may be JSON
+            module = point.load()
     except UsageError:
         raise
     except BaseException as error:  # whatever a plug-in raises

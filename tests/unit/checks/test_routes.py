@@ -8,6 +8,7 @@ import pytest
 
 from repmgr_hooks import config
 from repmgr_hooks.checks import routes
+from repmgr_hooks.errors import UsageError
 from tests import readme
 from tests.unit.config.test_config import GOOD, changed
 
@@ -134,3 +135,37 @@ def test_each_mistake(tmp_path: Path, text: str, code: str, said: str) -> None:
     found = wrong(tmp_path / "config.yaml", text)
     assert list(found) == [code]
     assert found[code].startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("when", "said"),
+    [
+        ("{node: [1]}", True),
+        ("{success: false}", True),
+        ("{role: [standby]}", True),
+        ("{primary: unknown}", True),
+        ("{role: [silent], primary: known}", True),
+        ("{primary: known}", False),
+    ],
+)
+def test_a_port_that_is_opened_for_some_events_only(tmp_path: Path, when: str, said: bool) -> None:
+    """After the failover it stayed shut, `check` was green, and `reconcile` had nothing to do."""
+    gate = GATE.replace("- firewall", f"- when: {when}\n            firewall")
+    found = wrong(tmp_path / "config.yaml", ordered(BARMANS, SLOT, STREAM, SWITCH, gate))
+    what = "WARN port app is opened only for some events: not at boot, and not by a look or 'reconcile'"
+    assert found == ({"routes.ports": what} if said else {})
+
+
+def test_when_names_a_node_that_is_there(tmp_path: Path) -> None:
+    gate = GATE.replace("- firewall", "- when: {node: [9]}\n            firewall")
+    with pytest.raises(UsageError, match=r"when.node: the cluster has no node 9\n +HINT: its nodes: 1, 2"):
+        wrong(tmp_path / "config.yaml", ordered(BARMANS, SLOT, STREAM, SWITCH, gate))
+
+
+def test_a_notice_that_nobody_receives(tmp_path: Path) -> None:
+    text = changed(GATE, GATE + "          - notify: {}\n")
+    critical = text + "alerts:\n  - {exec: [/bin/true], severity: critical}\n"
+    with pytest.raises(UsageError, match="alerts: nobody receives what 'notify' sends"):
+        wrong(tmp_path / "config.yaml", critical)
+    wrong(tmp_path / "config.yaml", critical.replace("notify: {}", "notify: {severity: critical}"))
+    wrong(tmp_path / "config.yaml", critical + "  - {exec: [/bin/false]}\n")

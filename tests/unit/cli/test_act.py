@@ -132,6 +132,23 @@ def test_a_cluster_that_is_not_there(run: RunResult, capsys: pytest.CaptureFixtu
     assert "has no cluster 'mian'\nHINT: did you mean 'main'?" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        ("check-wal --newest 1GB", "add --deep"),
+        ("check-wal --within 1s", "add --deep"),
+        ("history --failover last -n 3", "leave out -n and --failed"),
+        ("history --failover last --failed", "leave out -n and --failed"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(
+    run: RunResult, capsys: pytest.CaptureFixture[str], words: str, hint: str
+) -> None:
+    """Who forgot --deep believed that the records were followed."""
+    assert run(*words.split()) == 2
+    assert capsys.readouterr().err.endswith(f"HINT: {hint}\n")
+
+
 # -- pause and resume --------------------------------------------------------------------------------------------------
 
 

@@ -462,3 +462,23 @@ def test_programs_are_found_where_the_service_finds_them(monkeypatch: pytest.Mon
     monkeypatch.setenv("PATH", "/opt/bin::/usr/bin:/usr/local/bin")
     cli.complete_path()
     assert os.environ["PATH"] == path
+
+
+def test_what_a_plug_in_prints_is_no_output_of_ours(tmp_path: Path) -> None:
+    """A program reads it as JSON."""
+    install(tmp_path, "print('hello')\n" + DNS)
+    done = hooks(tmp_path, "config-schema")
+    assert done.returncode == 0
+    assert done.stdout.startswith("{")
+    assert "hello" in done.stderr
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_what_the_locale_has_no_letter_for_is_shown_all_the_same(tmp_path: Path, stream: str) -> None:
+    """In ISO-8859-1 a dash in the reason of a pause cut `status` off, as a bug of ours."""
+    script = f"import sys; from repmgr_hooks.cli import streams; streams.reopen(); print('\\u2013', file=sys.{stream})"
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE), "PYTHONIOENCODING": "iso-8859-1"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, env=environment, timeout=60, check=True, cwd=tmp_path
+    )
+    assert getattr(done, stream) == b"\\u2013\n"
