@@ -67,7 +67,7 @@ def follow(
 
     The parts overlap so that no record is left out. Ends at the first thing that is wrong. Raises OperationFailed.
     """
-    if not found.healthy:
+    if not found.whole:
         return Proof("deep", "", unable="not all files are there, and whole; the records were not followed")
     lineage, size = primary.lineage, primary.lineage.segment_size
     if wrong := _wrong_history(found, lineage, barman, host):

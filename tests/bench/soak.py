@@ -172,9 +172,10 @@ class Soak:
         self.start_service()
         lab.start_repmgrd()
         self.start_load()
-        self.wait_until_whole("the beginning")
+        wait_for(lambda: barman_streams_from(self.primary), "Barman to stream", LIMIT)
         self.close_and_archive()
         lab.gateway.barman("backup", "--immediate-checkpoint", "main_backup")
+        self.wait_until_whole("the beginning")
 
     def start_load(self) -> None:
         dsn = f"host={ADDRESSES['gateway']} port={APP_PORT} user=app dbname=app connect_timeout=2"

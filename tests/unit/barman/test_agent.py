@@ -13,6 +13,7 @@ import shutil
 import struct
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from repmgr_hooks.barman.backup import Report
 from repmgr_hooks.barman.deep import ALL, Effort, Proof
 from repmgr_hooks.barman.wal_continuity import PrimaryWal
 from repmgr_hooks.cluster.wal import TimelineHistory
+from repmgr_hooks.errors import Problem
 from repmgr_hooks.settings.barman import Barman
 from repmgr_hooks.system.host import LocalHost
 from repmgr_hooks.system.layers import AskedOnce
@@ -304,10 +306,10 @@ PRIMARY = PrimaryWal(1, TimelineHistory(1, (), SIZE), 1008 * SIZE, frozenset())
 FOUND = Report("x", f"{1:08X}{0:08X}{7:08X}", f"{1:08X}{0:08X}{1006:08X}", 1000, f"{1:08X}{0:08X}{7:08X}")
 
 
-def followed(host: BarmansHost, effort: Effort = ALL) -> tuple[Proof, list[int]]:
+def followed(host: BarmansHost, effort: Effort = ALL, found: Report = FOUND) -> tuple[Proof, list[int]]:
     """Follow 1,000 files, 256 at once."""
     shown: list[int] = []
-    proof = deep.follow(FOUND, PRIMARY, Barman("x"), host, lambda done, _: shown.append(done), effort)  # type: ignore[arg-type]
+    proof = deep.follow(found, PRIMARY, Barman("x"), host, lambda done, _: shown.append(done), effort)  # type: ignore[arg-type]
     return proof, shown
 
 
@@ -328,6 +330,14 @@ def test_no_record_is_left_out(rest: set[int]) -> None:
     for (begun, stopped), (again, stops) in itertools.pairwise(host.asked):
         assert again not in rest
         assert begun <= again < stopped < stops
+
+
+def test_records_are_followed_without_a_backup_too() -> None:
+    """The service follows them after each failover; that there is no backup is said besides."""
+    proof, _ = followed(BarmansHost(set()), found=replace(FOUND, backup="", no_backup=Problem("no_backup", "none")))
+    assert proof.text == "the records of 1000 files follow each other, 0/700000 to 0/3EF00000"
+    proof, _ = followed(BarmansHost(set()), found=replace(FOUND, missing=("000000010000000000000008",)))
+    assert proof.unable.startswith("not all files are there")
 
 
 def test_only_the_newest_and_not_for_ever() -> None:
