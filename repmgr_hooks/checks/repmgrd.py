@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from repmgr_hooks.checks.files import absent
 from repmgr_hooks.checks.users import User, user_called, user_of
 from repmgr_hooks.cluster.repmgr_files import files_here
 
@@ -83,4 +84,4 @@ def confs_here() -> list[Path]:
     Anybody can run a program of that name, and name a file.
     """
     given = [daemon.conf for daemon in running() if daemon.conf and daemon.user.name in ("root", *ACCOUNTS)]
-    return sorted({*files_here(), *(Path(os.path.realpath(conf)) for conf in given if conf.exists())})
+    return sorted({*files_here(), *(Path(os.path.realpath(conf)) for conf in given if not absent(conf))})

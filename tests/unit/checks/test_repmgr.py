@@ -302,3 +302,9 @@ def test_the_file_that_a_repmgrd_was_given(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setattr(repmgrd, "files_here", lambda: [tmp_path / "here.conf"])
     assert repmgrd.daemon_of(real) == ours
     assert repmgrd.confs_here() == [tmp_path / "here.conf", real]
+
+    def refused(path: Path) -> None:
+        raise PermissionError(path)
+
+    monkeypatch.setattr(Path, "stat", refused)
+    assert real in repmgrd.confs_here(), "what may not be looked at is said to be that, and ends no check"
