@@ -40,12 +40,10 @@ def main() -> None:
     except (OSError, smtplib.SMTPException) as error:
         who = "the webhook" if "webhook" in order else f"the mail server {order['smtp']}"
         sys.exit(f"{who}: {type(error).__name__}: {error}")
+    except (ValueError, http.client.InvalidURL) as error:
+        sys.exit(f"the URL or a header is not valid ({type(error).__name__})")
     except http.client.HTTPException as error:
-        if not isinstance(error, http.client.InvalidURL):
-            sys.exit(f"the webhook does not answer in HTTP ({type(error).__name__})")
-        sys.exit(f"the URL or a header is not valid ({type(error).__name__})")
-    except ValueError as error:
-        sys.exit(f"the URL or a header is not valid ({type(error).__name__})")
+        sys.exit(f"the webhook does not answer in HTTP ({type(error).__name__})")
 
 
 def post(order: dict[str, Any]) -> None:

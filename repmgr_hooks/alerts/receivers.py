@@ -58,9 +58,13 @@ class Receiver:
 
         return f"webhook {urlsplit(self.webhook).hostname} ({hashlib.sha256(self.webhook.encode()).hexdigest()[:6]})"
 
+    def takes(self, severity: Severity) -> bool:
+        """Whether that is grave enough."""
+        return self.severity in ("warning", severity)
+
     def wants(self, incident: Incident) -> bool:
         """Whether an incident is grave enough, or was: whoever was told of it hears how it goes on, and of its end."""
-        return self.severity in ("warning", incident.alert.severity) or incident.goes_on_for(self.name)
+        return self.takes(incident.alert.severity) or incident.goes_on_for(self.name)
 
 
 def validate(receiver: Receiver) -> Iterator[Problem]:

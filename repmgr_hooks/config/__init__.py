@@ -156,13 +156,10 @@ def _managed(document: Document, name: str, text: Any, path: str, state_dir: str
             for problem in _invalid(action, cluster, document.here):
                 place = f"{path}.routes[{route_number}].do[{number}].{action.name}"
                 document.problem(place, problem.message, problem.hint)
-        for number, action in enumerate(route.do):
             if unknown := [str(node) for node in action.when.node if node not in cluster.nodes]:
-                what, hint = (
-                    f"the cluster has no node {', '.join(unknown)}",
-                    f"its nodes: {', '.join(map(str, cluster.nodes))}",
-                )
-                document.problem(f"{path}.routes[{route_number}].do[{number}].when.node", what, hint)
+                place = f"{path}.routes[{route_number}].do[{number}].when.node"
+                hint = f"its nodes: {', '.join(map(str, cluster.nodes))}"
+                document.problem(place, f"the cluster has no node {', '.join(unknown)}", hint)
     managed = ManagedCluster(cluster, tuple(routes))
     kept = {(a.config.slot_name(cluster), a.config.synced) for a in managed.actions if _is_about_standbys(a)}
     for slot in sorted(name for name, synced in kept if synced and (name, False) in kept):

@@ -159,16 +159,14 @@ def check_alerts(document: Document, told: Sequence[Receiver], clusters: Mapping
         if target in told[:index]:
             document.problem(f"alerts[{index}]", f"{target.name} appears twice")
     for name, managed in clusters.items():
-        for action in managed.actions if not told else ():
-            if action.name == "notify":
+        for action in (action for action in managed.actions if action.name == "notify"):
+            where = f"clusters.{name}.routes{action.path}.notify"
+            if not told:
                 hint = "name a receiver there, or take the action out"
-                document.problem(
-                    f"clusters.{name}.routes{action.path}.notify", "there is no receiver under 'alerts'", hint
-                )
-        grave = {action.config.severity for action in managed.actions if action.name == "notify" and told}
-        if grave == {"warning"} and all(target.severity == "critical" for target in told):
-            what = "nobody receives what 'notify' sends: each receiver wants 'severity: critical' only"
-            document.problem("alerts", what, f"clusters.{name}.routes: notify: {{severity: critical}}")
+                document.problem(where, "there is no receiver under 'alerts'", hint)
+            elif not any(target.takes(action.config.severity) for target in told):
+                what = "nobody receives it: each receiver under 'alerts' has 'severity: critical'"
+                document.problem(where, what, "notify: {severity: critical}")
 
 
 def _claims(cluster: Cluster, hosts: Sequence[str]) -> Iterator[tuple[object, ...]]:

@@ -129,10 +129,10 @@ class FormerPrimaryKeeper(threading.Thread):
         try:
             # Of several gateways, the one that has the address stops a node. What this one has stopped, the other does
             # not know of.
-            alone = serves(self._of.gateway, host)
-            if not alone and not formers:
+            serving = serves(self._of.gateway, host)
+            if not serving and not formers:
                 return SEEK_EVERY
-            deeds = [deed for deed in self._deeds(host) if alone or deed.do is not Do.FENCE]
+            deeds = [deed for deed in self._deeds(host) if serving or deed.do is not Do.FENCE]
             self._take_each(deeds, host)
         finally:
             host.close_idle()

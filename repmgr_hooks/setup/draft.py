@@ -142,6 +142,9 @@ def _not_installable(moves: Sequence[Move], replace: bool, on_gateway: bool) -> 
     for move in moves:
         if not move.ours and move.there is None and not is_conf(move.place):
             yield mistake(f"{move.draft} has no place here")
+        elif not move.ours and not is_conf(move.place) and (wrong := untrusted(move.place.parent)):
+            # Where a link leads, that its owner has made: root would write there, or wherever that leads by then.
+            yield mistake(f"{move.place} is refused: {wrong}", wrong.hint)
         if is_conf(move.place) and (left := unfilled(move.text)):
             yield mistake(f"{move.draft} has {UNKNOWN} in {' and '.join(left)}", "write where it is on the node")
         if str(move.place) == KEYS and access.NO_KEY in move.text:

@@ -1,7 +1,8 @@
 """What labs begin with that are alike: made once, kept, and laid under each lab that has the same.
 
-Kept are the databases when they are new, and what the first ``reconcile`` leaves: these and what the gateway has.
-``tests/run`` keeps them for the time of the run, for all files; else they are kept for as long as the box lasts.
+Kept are the databases when they are new, and what the first ``reconcile`` and a backup leave: these and what the
+gateway has. ``tests/run`` keeps them for the time of the run, for all files; else they are kept for as long as the box
+lasts.
 """
 
 from __future__ import annotations

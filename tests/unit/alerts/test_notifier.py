@@ -118,6 +118,18 @@ def test_what_is_secret_stands_in_a_file(system: LocalHost, tmp_path: Path) -> N
     assert got[0][1]["Authorization"] == "Bearer abc"
 
 
+def test_what_does_not_speak_http_is_said_to_be_that(system: LocalHost) -> None:
+    class Greets(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            self.rfile.readline()
+            self.wfile.write(b"220 mail ready\r\n")
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Greets) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        error = attempt(Receiver(webhook=f"http://127.0.0.1:{server.server_address[1]}/"), INCIDENT, system)
+    assert "the webhook does not answer in HTTP (BadStatusLine)" in error
+
+
 @pytest.mark.parametrize("code", [302, 403, 500])
 def test_what_a_webhook_refuses_has_failed_and_no_redirect_is_followed(system: LocalHost, code: int) -> None:
     with hook(code) as (url, got):

@@ -165,7 +165,10 @@ def test_when_names_a_node_that_is_there(tmp_path: Path) -> None:
 def test_a_notice_that_nobody_receives(tmp_path: Path) -> None:
     text = changed(GATE, GATE + "          - notify: {}\n")
     critical = text + "alerts:\n  - {exec: [/bin/true], severity: critical}\n"
-    with pytest.raises(UsageError, match="alerts: nobody receives what 'notify' sends"):
+    with pytest.raises(UsageError, match=r"do\[\d\].notify: nobody receives it"):
         wrong(tmp_path / "config.yaml", critical)
     wrong(tmp_path / "config.yaml", critical.replace("notify: {}", "notify: {severity: critical}"))
+    both = critical.replace("notify: {}", "notify: {}\n          - notify: {severity: critical}")
+    with pytest.raises(UsageError, match="nobody receives it"):
+        wrong(tmp_path / "config.yaml", both)
     wrong(tmp_path / "config.yaml", critical + "  - {exec: [/bin/false]}\n")

@@ -41,7 +41,7 @@ CANNOT_SAY = (
     r"'initial_delay' \(\d+ s\) must not be above|must be less than 'start_timeout'",
     r"asks for nothing|needs 'stream: true'|needs 'stream|'state: .*' goes with|'max_retained_wal' goes with",
     r"slot \w+ of standbys cannot be both",
-    r"the cluster has no node|nobody receives what",
+    r"the cluster has no node|nobody receives it",
     r"must have one of 'mail', 'webhook' and 'exec'|go with 'mail'|there is no receiver under 'alerts'",
     r"'models' has",
     # What takes a program to judge: addresses, URLs, ports in a string, and the options of the libpq that is there.

@@ -548,6 +548,25 @@ def test_a_link_is_not_replaced(monkeypatch: pytest.MonkeyPatch, made: Path, pla
     assert list(draft._not_installable([], True, True)) == []
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize("theirs", ["srv", "srv/pg"])
+def test_root_writes_nowhere_that_another_user_can_change(
+    monkeypatch: pytest.MonkeyPatch, made: Path, theirs: str
+) -> None:
+    """Who owns the directory of a repmgr.conf makes a link of it, to a name and a place of his choice."""
+    with tempfile.TemporaryDirectory() as name:
+        real, file = Path(name, "srv/pg/evil.sh"), made / "file"
+        real.parent.mkdir(parents=True)
+        real.write_text("node_id=1\n")
+        file.write_text("node_id=1\nrm x\n")
+        monkeypatch.setattr(draft, "SHIPPED", {})
+        move = draft.Move(file, real)
+        assert list(draft._not_installable([move], True, True)) == []
+        os.chown(Path(name, theirs), 34, 35)
+        (said,) = draft._not_installable([move], True, True)
+        assert str(said).startswith(f"{real} is refused: {name}/{theirs} belongs to another user")
+
+
 @pytest.fixture
 def made(tmp_path: Path) -> Path:
     texts = render.drafted(FOUND, "main", REPOSITORY, [])
