@@ -24,8 +24,10 @@ from tests.lab.contain import DIES_WITH_US
 
 PYTEST = (sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider")
 BOX = (sys.executable, "tests/lab/contain.py")
-LIMIT = 3600
+LIMIT = 1800
 """Seconds for a part: it ends what hangs, and a busy machine is no fault."""
+NO_CHANCE = 4
+"""So many failed tests end a file: each may have waited for minutes, and that is no chance."""
 # On two cores: each lab has a machine of its own, and two thirds of its time is spent waiting.
 SIDE_BY_SIDE = 6
 LONG = (
@@ -101,11 +103,14 @@ def failed_once(parts: list[Part]) -> list[Part]:
 
     >>> good, lab, style = (Part(name, 1, 0, 0, 1.0, "") for name in ("unit", "readme", "style"))
     >>> lab, style = replace(lab, failed=1, again=lambda: good), replace(style, failed=1)
-    >>> [len(failed_once(parts)) for parts in ([good], [good, lab], [lab] * ONCE_MORE, [lab] * 3, [lab, style])]
-    [0, 1, 2, 0, 0]
+    >>> many = replace(lab, failed=NO_CHANCE)
+    >>> cases = ([good], [good, lab], [lab] * ONCE_MORE, [lab] * 3, [lab, style], [lab, many])
+    >>> [len(failed_once(parts)) for parts in cases]
+    [0, 1, 2, 0, 0, 0]
     """
     failed = [part for part in parts if part.failed]
-    return failed if len(failed) <= ONCE_MORE and all(part.again for part in failed) else []
+    chance = len(failed) <= ONCE_MORE and all(part.again and part.failed < NO_CHANCE for part in failed)
+    return failed if chance else []
 
 
 def once_more(part: Part) -> Part:
@@ -169,7 +174,8 @@ def short(file: Path) -> str:
 
 
 def boxed(file: Path) -> Part:
-    return run_pytest(short(file), *BOX, *PYTEST, *WITHOUT_PROPERTIES, *WITHOUT_PRODUCT, str(file))
+    only = (*WITHOUT_PROPERTIES, *WITHOUT_PRODUCT, f"--maxfail={NO_CHANCE}")
+    return run_pytest(short(file), *BOX, *PYTEST, *only, str(file))
 
 
 def check(name: str, *argv: str) -> Part:

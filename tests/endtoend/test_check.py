@@ -15,6 +15,7 @@ from tests.endtoend.conftest import fresh_lab
 from tests.endtoend.looks import follows, runs
 from tests.endtoend.test_plain_role import grant, use_plain_role
 from tests.lab import DATA, Host, Lab, wait_for, wait_for_answer
+from tests.lab.barman import back_up
 from tests.lab.versions import BINARIES, KEEPS_LOCKS
 
 CONFIG = "/etc/repmgr-hooks/config.yaml"
@@ -48,6 +49,7 @@ def healthy() -> Iterator[Lab]:
         config.write_text(config.read_text().replace("monitor_interval: 5", "monitor_interval: 3600"))
         speak_tls(lab)
         assert lab.gateway.hooks("reconcile").returncode == 0
+        back_up(lab, lab.db1)
         lab.start_passive_repmgrd()
         lab.start_cron()
         start_service(lab)

@@ -14,6 +14,7 @@ from tests.endtoend.rules import rules
 from tests.endtoend.test_check import CONFIG, LOOKED, edited
 from tests.endtoend.test_plain_role import grant, use_plain_role
 from tests.lab import DATA, Lab, three, wait_for, wait_for_answer
+from tests.lab.barman import back_up
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +32,7 @@ def served() -> Iterator[Lab]:
             .replace("timeout: 5, i", "timeout: 2, i")
         )
         assert lab.gateway.hooks("reconcile").returncode == 0
+        back_up(lab, lab.db1)
         lab.start_cron()
         lab.start_worker()
         # Its first look would repair what a test breaks.
