@@ -238,6 +238,8 @@ def summary(parts: list[Part], seconds: float) -> int:
         if number
     ]
     print(f"==== {', '.join(counts)} in {seconds:.1f}s ====")
+    if wrong := [part.name for part in parts if part.failed]:
+        print(f"FAILED: {', '.join(wrong)}")
     if unsteady := [part.name for part in parts if part.unsteady and not part.failed]:
         print(f"UNSTEADY: {', '.join(unsteady)} failed, and passed when run again alone; the first output says at what")
     return 1 if failed else 0

@@ -17,10 +17,12 @@ from repmgr_hooks.engine.routes import Action, ManagedCluster
 from repmgr_hooks.engine.run import place_of
 from repmgr_hooks.errors import Problem, hint_lines
 from repmgr_hooks.journal.rows import Failed, RunRow
-from repmgr_hooks.journal.wal_checks import WalCheckRow, broken
+from repmgr_hooks.journal.wal_checks import OF_BACKUP, WalCheckRow, wrong
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system.alert import Alert, Severity
 
+OF_WAL = ("wal_check", "no_backup")
+"""The conditions of what ``check-wal`` has found."""
 GATEWAYS = "gateways"
 """The condition of what is wrong between several gateways."""
 UNSERVED_FOR = 15.0
@@ -92,8 +94,7 @@ def conditions(
     found += _of_warnings(cluster, warnings)
     if obstacles:
         found.append(_no_failover(cluster, obstacles))
-    found += [_broken_wal(cluster, row) for row in wal if row.problem][:1]
-    return found
+    return [*found, *_of_wal(cluster, wal)]
 
 
 def only_seen_here(
@@ -105,13 +106,13 @@ def only_seen_here(
     if cluster.barman and cluster.barman.on_each_gateway:
         of_run = _of_run(managed, failed, math.inf) if failed and failed.left else ()
         found += [alert for alert in of_run if alert.condition == "backup"]
-        found += [_broken_wal(cluster, row) for row in wal if row.problem][:1]
+        found += _of_wal(cluster, wal)
     return found
 
 
 def own_conditions(cluster: Cluster) -> tuple[str, ...]:
     """Return the conditions of what a gateway tells although it has not the address."""
-    of_barman = ("backup", "wal_check") if cluster.barman and cluster.barman.on_each_gateway else ()
+    of_barman = ("backup", *OF_WAL) if cluster.barman and cluster.barman.on_each_gateway else ()
     return (GATEWAYS, *of_barman)
 
 
@@ -130,9 +131,13 @@ def _of_clients(cluster: Cluster, condition: str, severity: Severity, probes: Se
         yield Alert(cluster.name, condition, severity, str(first), "\n".join(map(str, said)), first.hint)
 
 
-def _broken_wal(cluster: Cluster, row: WalCheckRow) -> Alert:
-    problem = broken(row, cluster.name)
-    return Alert(cluster.name, "wal_check", "critical", str(problem), f"{row.text} ({row.part})", problem.hint)
+def _of_wal(cluster: Cluster, rows: Sequence[WalCheckRow]) -> Iterator[Alert]:
+    details = "; ".join(f"{row.text} ({row.part})" for row in rows if row.problem and not row.of_backup)
+    for problem in wrong(rows, cluster):
+        if problem.code in OF_BACKUP:
+            yield Alert(cluster.name, "no_backup", "warning", str(problem), hint=problem.hint)
+        else:
+            yield Alert(cluster.name, "wal_check", "critical", str(problem), details, problem.hint)
 
 
 def _no_failover(cluster: Cluster, obstacles: Sequence[Obstacle]) -> Alert:

@@ -110,7 +110,7 @@ def _told(line: str, hint: str) -> list[str]:
 
 def _no_backup(backup: str, ended: int, lineage: TimelineHistory, barman: Barman) -> Problem | None:
     """PostgreSQL refuses one beyond a switchpoint: "WAL ends before end of online backup" (xlogrecovery.c)."""
-    hint = f"{' '.join(barman.command)} backup {barman.server}"
+    hint = barman.backup_command
     if (begin := parse_name(backup, lineage.segment_size)) is None:
         return Problem("no_backup", "NO_BACKUP: Barman has no complete backup: nothing can be restored", hint)
     timeline, switchpoint = begin[0], lineage.end_of(begin[0])

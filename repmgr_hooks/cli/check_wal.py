@@ -15,7 +15,6 @@ from repmgr_hooks.cli.journals import journal_or_why_not
 from repmgr_hooks.cli.output import FAILED, OK, complain, say
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed, UsageError
-from repmgr_hooks.journal import wal_checks
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.reports import wal_check
 from repmgr_hooks.reports.wal_check import WalCheck
@@ -44,7 +43,7 @@ def do_check_wal(arguments: argparse.Namespace) -> int:
 
 
 def check_wal(managed: ManagedCluster, arguments: argparse.Namespace, journal: Journal | None) -> WalCheck:
-    """Look at one cluster; what following the records has shown, ``status`` and the alerts show too."""
+    """Look at one cluster; what is found of the records and the backup, ``status`` and the alerts show too."""
     settings = managed.cluster
     found = wal_check.compared(
         settings,
@@ -54,9 +53,9 @@ def check_wal(managed: ManagedCluster, arguments: argparse.Namespace, journal: J
         (arguments.within or RESTORE_WITHIN) if arguments.restore else None,
         Effort(arguments.newest, arguments.within or Effort.within),
     )
-    if journal and (row := found.row("newest" if arguments.newest else "all", clock.wall())):
+    if journal:
         try:
-            wal_checks.keep(journal, settings.name, row)
+            found.keep(journal, settings.name, "newest" if arguments.newest else "all", clock.wall())
         except OperationFailed as error:
             complain(error)
     return found

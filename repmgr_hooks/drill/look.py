@@ -13,7 +13,6 @@ from repmgr_hooks.cluster import repmgr_files
 from repmgr_hooks.drill.client import Client
 from repmgr_hooks.drill.facts import Sent, Step, Way, compared
 from repmgr_hooks.errors import OperationFailed
-from repmgr_hooks.journal import wal_checks
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.reports import wal_check
 from repmgr_hooks.reports.wal_check import WalCheck
@@ -84,8 +83,7 @@ def archived(cluster: Cluster, host: Host, journal: Journal) -> WalCheck | None:
         if found.report.whole or host.now() >= end:
             break
         host.sleep(POLL)
-    if row := found.row("newest", clock.wall()):
-        wal_checks.keep(journal, cluster.name, row)
+    found.keep(journal, cluster.name, "newest", clock.wall())
     return found
 
 

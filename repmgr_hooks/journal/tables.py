@@ -148,9 +148,9 @@ create table branch (
     since real not null,
     primary key (cluster, system_identifier, timeline)
 );
-create table wal_check (           -- what following the records of Barman's WAL showed last
+create table wal_check (           -- what check-wal showed last
     cluster text not null,
-    part text not null,            -- all: since the newest backup; newest: around the last switchpoint
+    part text not null,            -- all, newest: how much of the records; no_backup, ...: what is wrong
     at real not null,
     "primary" integer not null,    -- whose timeline it was
     timeline integer not null,

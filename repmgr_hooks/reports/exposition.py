@@ -49,6 +49,7 @@ METRICS = {
     "failover_slot_in_sync": ("gauge", "1 if a failover to the standby would keep the logical slot."),
     "barman_streaming": ("gauge", "1 if Barman streams from the primary through its slot."),
     "barman_lag_bytes": ("gauge", "WAL of the primary that Barman does not have on disk."),
+    "archive_healthy": ("gauge", "0 if the last 'check-wal' found no backup that can be restored, or records amiss."),
     "pending_steps": ("gauge", "What 'repmgr-hooks reconcile' would do now."),
     "warnings": ("gauge", "What is wrong and cannot be fixed by a step."),
     "events_pending": ("gauge", "Events that no run has covered yet."),

@@ -60,6 +60,7 @@ def _now(cluster_status: ClusterStatus) -> dict[str, float | None]:
         cluster_status.cluster.barman,
     )
     sender = primary.sender(barman.slot_name) if primary and barman else None
+    checks = cluster_status.wal_checks
     streams, flushed = (sender.state == "streaming", sender.flushed) if sender else (False, None)
     return {
         "healthy": int(cluster_status.healthy),
@@ -68,6 +69,7 @@ def _now(cluster_status: ClusterStatus) -> dict[str, float | None]:
         "failover_possible": int(bool(cluster_status.readiness.candidates)) if cluster_status.readiness else None,
         "barman_streaming": int(streams) if barman else None,
         "barman_lag_bytes": max(primary.lsn - flushed, 0) if primary and flushed is not None else None,
+        "archive_healthy": int(not any(row.problem for row in checks)) if checks else None,
         "pending_steps": len(cluster_status.pending),
         "warnings": len(cluster_status.warnings),
         "events_pending": cluster_status.waiting,

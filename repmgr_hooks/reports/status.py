@@ -23,7 +23,7 @@ from repmgr_hooks.journal.holds import Hold
 from repmgr_hooks.journal.maintenance import Pause
 from repmgr_hooks.journal.pauses import until_when
 from repmgr_hooks.journal.rows import Failed, RunRow
-from repmgr_hooks.journal.wal_checks import WalCheckRow, broken
+from repmgr_hooks.journal.wal_checks import WalCheckRow, wrong
 from repmgr_hooks.lock import Holder
 from repmgr_hooks.reports.endpoint import Endpoint
 from repmgr_hooks.reports.former import FormerSeen
@@ -175,7 +175,7 @@ class ClusterStatus:
             yield from (f"WARNING {found}", *hint_lines(found.hint if self.decision.primary else ""))
         for obstacle in self.obstacles:
             yield from (f"WARNING {obstacle}", *hint_lines(obstacle.hint))
-        for problem in [broken(row, self.cluster.name) for row in self.wal_checks if row.problem][:1]:
+        for problem in wrong(self.wal_checks, self.cluster):
             yield from (f"WARNING {problem}", *hint_lines(problem.hint))
         for problem in dict.fromkeys(self.pending):
             yield from (f"PENDING {problem}", *hint_lines(problem.hint))
@@ -210,8 +210,8 @@ class ClusterStatus:
         primary, barman = self.decision.primary_state, self.cluster.barman
         if primary is None or barman is None:
             return []
-        checks = [f"archive: {row}" for row in self.wal_checks] or ["archive: its records have not been checked yet"]
-        return [*self._stream(primary, barman), *checks]
+        checks = [f"archive: {row}" for row in self.wal_checks if not row.of_backup]
+        return [*self._stream(primary, barman), *(checks or ["archive: its records have not been checked yet"])]
 
     @staticmethod
     def _stream(primary: NodeState, barman: Barman) -> list[str]:

@@ -10,6 +10,7 @@ from repmgr_hooks.barman import archive, backup, content, deep
 from repmgr_hooks.barman.backup import Report
 from repmgr_hooks.barman.deep import Effort, Progress, Proof
 from repmgr_hooks.errors import OperationFailed, Problem
+from repmgr_hooks.journal import wal_checks
 from repmgr_hooks.journal.finder import primary_finder
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.journal.wal_checks import WalCheckRow
@@ -43,8 +44,20 @@ class WalCheck:
         proof = next((proof for proof in self.proofs if proof.kind == "deep"), None)
         if proof is None or self.primary is None:
             return None
-        said = (one_line(text, MOST) for text in (proof.problem, proof.unable, proof.text))
-        return WalCheckRow(part, now, self.primary, self.timeline, *said)
+        return self._row(part, now, proof.problem, proof.unable, proof.text)
+
+    def keep(self, journal: Journal, cluster: str, part: str, now: float) -> None:
+        """Keep what ``status`` and the alerts show too. Raises OperationFailed."""
+        if row := self.row(part, now):
+            wal_checks.keep(journal, cluster, row)
+        if self.report.files:
+            lacking = self.report.no_backup
+            wal_checks.keep_backup(journal, cluster, lacking and self._row(lacking.code, now, lacking.message))
+
+    def _row(self, part: str, now: float, *said: str) -> WalCheckRow:
+        problem, unable, text = (one_line(each, MOST) for each in (*said, "", "")[:3])
+        assert self.primary is not None
+        return WalCheckRow(part, now, self.primary, self.timeline, problem, unable, text)
 
     def lines(self, cluster: str) -> list[str]:
         """Return the lines for the screen."""

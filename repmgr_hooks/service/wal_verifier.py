@@ -27,8 +27,8 @@ SETTLED = 30.0
 READ_EVERY = 30.0
 """So often, in seconds, the journal is asked for the last result, which a program of its own writes."""
 AGAIN = 3600.0
-"""What could not be looked at is tried again after so many seconds."""
-NEWEST, WITHIN = "1GB", "15m"
+"""What could not be looked at, or lacks a backup, is looked at again after so many seconds."""
+DEEP = ("--deep", "--newest", "1GB", "--within", "15m")
 LIMIT = 10.0
 
 
@@ -59,19 +59,26 @@ class WalVerifier:
         if this != self._settled[0]:
             self._settled = (this, now)
         shown = any(row.good and (row.primary, row.timeline) == this for row in self.found)
+        whole = shown and not any(row.of_backup for row in self.found)
         tried = this == self._tried[0] and now - self._tried[1] < AGAIN
-        due = this and not shown and not tried and now - self._settled[1] >= SETTLED
+        due = this and not whole and not tried and now - self._settled[1] >= SETTLED
         own = self._cluster.barman.on_each_gateway
-        if due and self._wanted and (own or serves(self._cluster.gateway, self._host)) and self._start():
+        if due and self._wanted and (own or serves(self._cluster.gateway, self._host)) and self._start(shown):
             self._tried = (this, now)
 
-    def _start(self) -> bool:
-        """Start it; False if others of its kind run already, and it is tried again at the next look."""
-        words = ("check-wal", "--deep", "--newest", NEWEST, "--within", WITHIN, "--cluster", self._cluster.name)
+    def _start(self, shown: bool) -> bool:
+        """Start it; False if others of its kind run already, and it is tried again at the next look.
+
+        What was ``shown`` of the records holds; there may be a backup now.
+        """
+        words = ("check-wal", *(() if shown else DEEP), "--cluster", self._cluster.name)
         program = Program(("nice", "-n", "19", PROGRAM, "--config", str(self._path), *words), resident=True, heavy=True)
         try:
             self._host.run(program, LIMIT)
-            log.info("%s: the newest records of Barman's WAL are followed now: %s", self._cluster.name, program)
+            what = (
+                "Barman is asked for a backup again" if shown else "the newest records of Barman's WAL are followed now"
+            )
+            log.info("%s: %s: %s", self._cluster.name, what, program)
         except OperationFailed as error:
             if error.code == BUSY:
                 return False

@@ -71,6 +71,11 @@ class Barman:
         return (*self.login, "env", "LC_ALL=C", *map(shlex.quote, argv))
 
     @property
+    def backup_command(self) -> str:
+        """What somebody types to make a backup."""
+        return f"{' '.join(self.command)} backup {self.server}"
+
+    @property
     def login(self) -> tuple[str, ...]:
         """The words that lead to the host where ``barman`` runs, if that is another one.
 

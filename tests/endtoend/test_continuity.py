@@ -383,6 +383,13 @@ def test_by_hand(built_lab: Lab) -> None:
     assert said == (
         "main: NO_BACKUP: Barman has no complete backup: nothing can be restored\n  HINT: barman backup main_backup\n"
     )
+    warning = (
+        "  WARNING NO_BACKUP: Barman has no complete backup: nothing can be restored\n"
+        "  HINT: barman backup main_backup; and then: repmgr-hooks check-wal --cluster main\n"
+    )
+    shown = lab.gateway.hooks("status")
+    assert (shown.returncode, warning in shown.stdout) == (1, True)
+    assert 'archive_healthy{cluster="main"} 0' in lab.gateway.hooks("metrics").stdout
 
     close_file(lab.db2)
     wait_for(lambda: by_hand_ok(lab), "Barman to have all")
@@ -407,4 +414,5 @@ def test_by_hand(built_lab: Lab) -> None:
     wait_for(lambda: by_hand_ok(lab), "a hole before the newest backup to be no hole")
     assert "since the newest backup" in lab.gateway.hooks("check-wal").stdout
     wait_for(lambda: lab.gateway.hooks("reconcile").returncode == 0, "nothing to be wrong")
+    assert "BACKUP" not in lab.gateway.hooks("status").stdout, "check-wal was typed since"
     assert lab.gateway.hooks("check-wal", "--cluster", "nowhere").returncode == 2

@@ -14,9 +14,9 @@ from repmgr_hooks.barman.deep import Proof
 from repmgr_hooks.cluster.decide import PrimaryDecision
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine.routes import ManagedCluster
-from repmgr_hooks.errors import OperationFailed
+from repmgr_hooks.errors import OperationFailed, Problem
 from repmgr_hooks.journal.journal import Journal
-from repmgr_hooks.journal.wal_checks import WalCheckRow, keep, last_checks
+from repmgr_hooks.journal.wal_checks import WalCheckRow, keep, keep_backup, last_checks
 from repmgr_hooks.reports.wal_check import WalCheck
 from repmgr_hooks.service.controller import ClusterController
 from repmgr_hooks.service.wal_verifier import AGAIN, SETTLED, WalVerifier
@@ -31,6 +31,7 @@ LOADED = config.load(Path(__file__).resolve().parents[3] / "config/config.yaml")
 MAIN = LOADED.clusters["main"]
 GOOD = WalCheckRow("all", 1.0, 1, 1, "", "", "the records of 9 files follow each other")
 BAD = replace(GOOD, problem="error in WAL record at 0/5000028")
+NO_BACKUP = WalCheckRow("no_backup", 1.0, 1, 1, "NO_BACKUP: Barman has no complete backup", "", "")
 UNABLE = replace(GOOD, unable="there is no pg_waldump of PostgreSQL 15")
 
 
@@ -100,6 +101,22 @@ def test_what_could_not_be_looked_at_is_tried_again(journal: Journal, host: Fake
     assert len(checks_in(host)) == 2, "not while something is missing, nor right after"
 
 
+def test_a_backup_that_is_lacking_is_asked_for_again(journal: Journal, host: FakeHost) -> None:
+    keep(journal, "main", GOOD)
+    keep_backup(journal, "main", NO_BACKUP)
+    verifier, decision = WalVerifier(MAIN, journal, host, LOADED), PrimaryDecision(1, 1, GOOD, ())  # type: ignore[arg-type]
+    verifier.look(decision, True)
+    for seconds, times in ((SETTLED, 1), (AGAIN - 1, 1), (1, 2)):
+        host.sleep(seconds)
+        verifier.look(decision, True)
+        assert len(checks_in(host)) == times
+    assert checks_in(host)[-1].endswith(" check-wal --cluster main"), "the records were followed"
+    keep_backup(journal, "main", None)
+    host.sleep(AGAIN)
+    verifier.look(decision, True)
+    assert len(checks_in(host)) == 2
+
+
 def test_it_can_be_switched_off_and_needs_barman(journal: Journal, host: FakeHost) -> None:
     assert MAIN.cluster.barman
     off = replace(MAIN.cluster.barman, check_after_failover=False)
@@ -163,6 +180,30 @@ def test_what_was_wrong_stays_until_as_much_was_looked_at(
     assert last_checks(journal, "main") == left
 
 
+NONE = Problem("no_backup", "NO_BACKUP: Barman has no complete backup", "barman backup x")
+BEYOND = Problem("backup_beyond", "BACKUP_BEYOND: the newest backup ...", "barman backup x")
+
+
+@pytest.mark.parametrize(
+    ("reports", "left"),
+    [
+        ([Report("x", files=1, no_backup=NONE)], [("no_backup", NONE.message)]),
+        ([Report("x", files=1, no_backup=NONE), Report("x", code="no_wal")], [("no_backup", NONE.message)]),
+        ([Report("x", files=1, no_backup=NONE), Report("x", files=1)], []),
+        ([Report("x", files=1, no_backup=NONE), Report("x", files=1, missing=("y",), no_backup=BEYOND)], [BEYOND[:2]]),
+    ],
+    ids=["none", "then unknown", "then one", "then another branch's"],
+)
+def test_what_is_wrong_with_the_newest_backup_is_kept_until_another_look(
+    journal: Journal, reports: list[Report], left: list[tuple[str, str]]
+) -> None:
+    for at, report in enumerate(reports):
+        WalCheck(report, (), 1, 1).keep(journal, "main", "all", float(at))
+        WalCheck(report, (), 1, 1).keep(journal, "other", "all", float(at))
+    keep(journal, "main", GOOD)
+    assert [(row.part, row.problem) for row in last_checks(journal, "main") if row.of_backup] == left
+
+
 def test_what_a_program_has_said_is_kept_short_and_printable() -> None:
     said = "error\n\x1b[2J" * 1000
     row = WalCheck(Report("x"), (Proof("deep", "followed", said),), 1, 1).row("all", 1.0)
@@ -181,4 +222,8 @@ def test_only_what_is_wrong_is_an_alert(loaded: Config, host: FakeHost, journal:
     (alert,) = conditions(MAIN, decision, (), None, 3, wal=[GOOD, BAD])
     assert (alert.condition, alert.severity) == ("wal_check", "critical")
     assert alert.summary == "a restore from Barman would fail: error in WAL record at 0/5000028"
-    assert alert.hint.endswith("repmgr-hooks check-wal --deep --cluster main")
+    assert alert.hint.endswith("repmgr-hooks check-wal --cluster main --deep")
+    broken, lacking = conditions(MAIN, decision, (), None, 3, wal=[BAD, NO_BACKUP, replace(BAD, part="newest")])
+    assert broken == replace(alert, details=f"{BAD.text} (all); {BAD.text} (newest)")
+    assert (lacking.condition, lacking.severity, lacking.summary) == ("no_backup", "warning", NO_BACKUP.problem)
+    assert lacking.hint == "barman backup main_backup; and then: repmgr-hooks check-wal --cluster main"

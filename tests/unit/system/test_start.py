@@ -17,7 +17,7 @@ from repmgr_hooks.system.programs import Programs, start_login
 from repmgr_hooks.system.steps import Program
 
 where, how, often, place = sys.argv[1], sys.argv[2], int(sys.argv[3]), Path(sys.argv[4])
-start.BECOMES_LIMIT = 0.5
+start.BECOMES_LIMIT = 0.5 if often > 1 else 2.0  # the second child, of a busy machine, must get there
 lock, we, ended = threading.Lock(), os.getpid(), threading.Semaphore(0)
 lock.acquire()
 
