@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from repmgr_hooks.cluster.notice import Notice
 from repmgr_hooks.event import Event
 from repmgr_hooks.handlers import BUILT_IN
 from repmgr_hooks.handlers.contract import Handler
 from repmgr_hooks.settings.cluster import Cluster, NodeId
+from repmgr_hooks.settings.schema import NotEmpty
 from repmgr_hooks.text import one_line
 
 log = logging.getLogger(__name__)
@@ -29,9 +30,9 @@ class When:
     ``primary``: whether it is known which node is the primary.
     """
 
-    node: tuple[NodeId, ...] = ()
+    node: Annotated[tuple[NodeId, ...], NotEmpty()] = ()
     success: bool | None = None
-    role: tuple[Literal["primary", "standby", "witness", "silent"], ...] = ()
+    role: Annotated[tuple[Literal["primary", "standby", "witness", "silent"], ...], NotEmpty()] = ()
     primary: Literal["known", "unknown", "any"] = "any"
 
     @property

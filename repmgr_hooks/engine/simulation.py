@@ -6,7 +6,7 @@ The cluster is taken as it would be right after it: that node promoted, on the n
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 from repmgr_hooks.cluster.decide import ClusterState, PrimaryDecision
@@ -17,7 +17,7 @@ from repmgr_hooks.cluster.wal import size
 from repmgr_hooks.engine.dry_run import dry_run_steps
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.engine.run import RunResult, log_decision, log_result, summary
-from repmgr_hooks.engine.selection import select
+from repmgr_hooks.engine.selection import applying, select
 from repmgr_hooks.errors import OperationFailed, Problem, UsageError, answer_of
 from repmgr_hooks.event import Event
 from repmgr_hooks.settings.cluster import Cluster
@@ -45,8 +45,10 @@ def assume(decision: PrimaryDecision, node: int, settings: Cluster) -> ClusterSt
     return ClusterState(settings, node, timeline, {**states, node: promoted})
 
 
-def obstacles(decision: PrimaryDecision, node: int, managed: ManagedCluster, host: Host) -> Iterator[Problem]:
-    """What would make that failover fail, or lose something."""
+def obstacles(
+    decision: PrimaryDecision, node: int, managed: ManagedCluster, opened: Collection[str], host: Host
+) -> Iterator[Problem]:
+    """What would make that failover fail, or lose something, when it opens these ports."""
     state = next(state for state in decision.states if state.node == node)
     primary = decision.primary_state
     if primary is None:
@@ -61,6 +63,9 @@ def obstacles(decision: PrimaryDecision, node: int, managed: ManagedCluster, hos
         if not in_sync(state, slot.name):
             what = f"logical slot {slot.name} is not in sync on node {node}: it would be lost, and with it a subscriber"
             yield Problem("slot_not_synced", what, f"repmgr-hooks check --cluster {managed.cluster.name}")
+    if shut := [port for port in managed.opened_ports if port not in opened]:
+        what = f"port {', '.join(shut)} is not opened by a promotion of node {node}: nobody would get in there"
+        yield Problem("port_stays_shut", what, "take 'when' out of its route, or see that another event opens it")
     if managed.kept_slots:
         yield from _slots(node, managed.kept_slots, host)
 
@@ -84,8 +89,10 @@ def simulate(managed: ManagedCluster, host: Host, promotion: Event, last_known: 
     decision = PrimaryFinder(managed.cluster, last_known).decision(host)
     log_decision(decision)
     state = assume(decision, node, managed.cluster)
-    done = dry_run_steps(select(managed.routes, [promotion], True), state, host)
-    found = list(obstacles(decision, node, managed, host))
+    scheduled = select(managed.routes, [promotion], True)
+    done = dry_run_steps(scheduled, state, host)
+    opened = [getattr(item.action.config, "open", "") for item in applying(scheduled, state)]
+    found = list(obstacles(decision, node, managed, opened, host))
     for obstacle in found:
         log.warning("%s", obstacle)
     good = not found and not any(item.error for item in done)

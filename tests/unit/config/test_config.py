@@ -175,6 +175,8 @@ NODE_2, APP, SLOT, STREAM = (
         ),
         ("promotion_timeout: 30", "unknown: {close: []}", "clusters.main.unknown.close: must not be empty"),
         (SLOT, "- {slot: {on: primary}, when: {}, firewall: {}}", "must be one handler and its options"),
+        (SLOT, "- {slot: {on: primary}, when: {node: []}}", "when.node: must not be empty"),
+        (SLOT, "- {slot: {on: primary}, when: {role: []}}", "when.role: must not be empty"),
         (SLOT, "- {slot: {on: primary}, when: {success: 1}}", "when.success: must be true or false"),
         (SLOT, "- {slot: {on: primary}, when: {role: [master]}}", "when.role[0]: must be one of primary, standby"),
         (SLOT, "- {slot: {on: primary}, when: {nod: [1]}}", "when.nod: unknown option\n    HINT: did you mean 'node'?"),

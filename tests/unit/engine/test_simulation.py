@@ -104,6 +104,31 @@ def test_what_stands_in_its_way(
     assert said in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("when", "said"),
+    [
+        ("{node: [2]}", ""),
+        ("{role: [primary], primary: known}", ""),
+        ("{node: [1]}", "port app is not opened by a promotion of node 2"),
+        ("{success: false}", "port app is not opened by a promotion of node 2"),
+        ("{role: [standby]}", "port app is not opened by a promotion of node 2"),
+        ("{primary: unknown}", "port app is not opened by a promotion of node 2"),
+    ],
+)
+def test_a_port_that_this_promotion_does_not_open(
+    host: FakeHost, tmp_path: Path, caplog: pytest.LogCaptureFixture, when: str, said: str
+) -> None:
+    file, text = tmp_path / "config.yaml", FILE.read_text()
+    opens = next(line for line in text.splitlines() if "firewall: {open: app" in line)
+    file.write_text(text.replace(opens, f"{opens}\n            when: {when}"))
+    main = config.load(file).clusters["main"]
+    with caplog.at_level(logging.WARNING, "repmgr_hooks"):
+        result = simulation.simulate(main, host, Event(2, simulation.EVENT), LastKnownPrimary())
+    assert result.ok == (not said)
+    assert said in caplog.text
+    assert "barman is not opened" not in caplog.text
+
+
 def test_a_slot_that_is_there_already_needs_no_free_one(host: FakeHost) -> None:
     full(host)
     del host.nodes[2].slots["other0"]
