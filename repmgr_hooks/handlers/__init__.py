@@ -54,9 +54,10 @@ BUILT_IN: Mapping[str, str] = {
 }
 """Each is the module of its name here, which is imported when a route names it; and what it says of itself."""
 OURS = "built in"
+CONDITION = "when"
+"""Stands beside the name of a handler in a route."""
 
 
-@functools.cache
 @functools.cache
 def handler(name: str, here: bool = True) -> Installed | None:
     """Return a handler; None if there is none of this name. Raises UsageError as ``plug_ins`` does."""
@@ -86,6 +87,9 @@ def plug_ins(here: bool = True) -> Mapping[str, Installed]:
 
     for point in metadata.entry_points(group=GROUP):
         origin = f"{point.dist.name} {point.dist.version}" if point.dist else point.value
+        if point.name == CONDITION:
+            what = f"handler {point.name!r} of {origin}: in a route that is the condition of an action"
+            raise UsageError(what, hint="rename it")
         if point.name in BUILT_IN or point.name in found:
             by = OURS if point.name in BUILT_IN else found[point.name].origin
             what = f"handler {point.name!r} of {origin} is already there ({by})"
