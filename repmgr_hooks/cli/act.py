@@ -14,7 +14,7 @@ from repmgr_hooks.cli.configured import choose, configured, world_of
 from repmgr_hooks.cli.journals import journal_of, journal_or_why_not
 from repmgr_hooks.cli.logged import log, show_log_lines
 from repmgr_hooks.cli.output import FAILED, OK
-from repmgr_hooks.cli.rights import refuse_without_rights
+from repmgr_hooks.cli.rights import complain_of_passfiles, refuse_without_rights
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine import dispatcher, simulation
@@ -84,6 +84,7 @@ def do_simulate_failover(arguments: argparse.Namespace) -> int:
     loaded = configured(arguments)
     promotion = Event(arguments.node, simulation.EVENT)
     (managed,) = choose(loaded, arguments.cluster, promotion)
+    complain_of_passfiles([managed])
     last_known = all_last_known(loaded, [managed])[0]
     return shown(simulation.simulate(managed, world_of(managed), promotion, last_known), lines)
 
@@ -96,6 +97,7 @@ def handle(arguments: argparse.Namespace, event: Event | None, cause: str, lines
         refuse_without_rights(chosen)
     events = [event] if event else []
     if arguments.dry_run:
+        complain_of_passfiles(chosen)
         known = [LastKnownPrimary()] * len(chosen) if arguments.reset_state else all_last_known(loaded, chosen)
         return max(
             preview(managed, events, last_known, lines) for managed, last_known in zip(chosen, known, strict=True)

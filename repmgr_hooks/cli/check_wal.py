@@ -13,6 +13,7 @@ from repmgr_hooks.barman.deep import Effort
 from repmgr_hooks.cli.configured import choose, configured, world_of
 from repmgr_hooks.cli.journals import journal_or_why_not
 from repmgr_hooks.cli.output import FAILED, OK, complain, say
+from repmgr_hooks.cli.rights import complain_of_passfiles
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import OperationFailed, UsageError
 from repmgr_hooks.journal.journal import Journal
@@ -32,6 +33,7 @@ def do_check_wal(arguments: argparse.Namespace) -> int:
     chosen = [managed for managed in choose(loaded, arguments.cluster, None) if managed.cluster.barman]
     if not chosen:
         raise UsageError(f"{loaded.path}: no section 'barman': there is nothing to check")
+    complain_of_passfiles(chosen)
     with contextlib.ExitStack() as stack:
         journal, _ = journal_or_why_not(loaded.state_dir, stack)
         found = {managed.cluster.name: check_wal(managed, arguments, journal) for managed in chosen}

@@ -13,6 +13,7 @@ from repmgr_hooks.background import begin
 from repmgr_hooks.cli.configured import choose, configured, world_of
 from repmgr_hooks.cli.journals import with_journal
 from repmgr_hooks.cli.output import FAILED, OK, complain, say, write_whole
+from repmgr_hooks.cli.rights import complain_of_passfiles
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine.last_look import last_look
 from repmgr_hooks.engine.routes import ManagedCluster
@@ -35,6 +36,7 @@ def do_status(arguments: argparse.Namespace) -> int:
     """Show each cluster on the screen."""
     loaded = configured(arguments)
     chosen = choose(loaded, arguments.cluster, None)
+    complain_of_passfiles(chosen)
     found, error = with_journal(
         loaded.state_dir,
         lambda journal: looks(chosen, journal, loaded),
@@ -68,6 +70,7 @@ def do_metrics(arguments: argparse.Namespace) -> int:
     chosen = choose(loaded, arguments.cluster, None)
     if arguments.file is not None and arguments.file.suffix != ".prom":
         raise UsageError(f"{arguments.file}: the collector of node_exporter reads only files that end in .prom")
+    complain_of_passfiles(chosen)
     samples, error = with_journal(
         loaded.state_dir,
         lambda journal: [

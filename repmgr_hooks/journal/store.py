@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
@@ -64,7 +65,7 @@ class Store:
 
     def _unusable(self, error: object) -> OperationFailed:
         hint = "check the disk and the file's owner, or move a broken file away"
-        if isinstance(error, PermissionError):
+        if isinstance(error, PermissionError) or not os.access(self._path.parent, os.R_OK | os.X_OK):
             hint = "run this as root; else check the file's owner"
         return OperationFailed(f"the journal {self._path} cannot be used: {error}", code="journal", hint=hint)
 

@@ -33,6 +33,7 @@ from repmgr_hooks.reports.slots import held_by, logical
 from repmgr_hooks.settings.barman import Barman
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.switchover.record import Record
+from repmgr_hooks.system.rules import UNSEEN
 
 HANDLED_WITHIN = 10.0
 """Seconds in which a service that runs has usually handled an event."""
@@ -178,7 +179,7 @@ class ClusterStatus:
         for problem in wrong(self.wal_checks, self.cluster):
             yield from (f"WARNING {problem}", *hint_lines(problem.hint))
         for problem in dict.fromkeys(self.pending):
-            yield from (f"PENDING {problem}", *hint_lines(problem.hint))
+            yield from (f"{'WARNING' if problem.code == UNSEEN else 'PENDING'} {problem}", *hint_lines(problem.hint))
         if self.unwatched:
             yield f"WARNING the service has not looked for {self.unwatched:.0f} s"
             yield "HINT: journalctl -u repmgr-hooks says why"
@@ -188,7 +189,7 @@ class ClusterStatus:
         if self.failed:
             end = "given up" if self.failed.attempt >= self.attempts else "will be tried again"
             yield f"FAILED, {end}: {self.failed.message}"
-        if self.failed or any(problem.code != firewall.CLOSE_WHILE_UNKNOWN for problem in self.pending):
+        if self.failed or any(problem.code not in (firewall.CLOSE_WHILE_UNKNOWN, UNSEEN) for problem in self.pending):
             hint = self.failed.hint if self.failed else ""
             yield from hint_lines(hint, f"to do it now: repmgr-hooks reconcile --cluster {self.cluster.name}")
 

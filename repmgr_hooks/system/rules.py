@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
+from pathlib import Path
 
 from repmgr_hooks.errors import NoSuchProgram, OperationFailed, odd_answer
 from repmgr_hooks.netfilter.backends import BACKENDS, chosen
@@ -14,6 +16,8 @@ from repmgr_hooks.system.steps import Host, Program
 log = logging.getLogger(__name__)
 
 LIMIT = 10.0
+UNSEEN = "rules_unseen"
+"""The code of rules that are not shown to the user that we are."""
 LEFTOVERS_LIMIT = 5.0
 """For a look at what the other back end has, behind which other ports may wait."""
 
@@ -56,9 +60,24 @@ def in_nf_tables(backend: Backend, host: Host) -> bool:
         return False
 
 
+def may_see_rules() -> bool:
+    """True if we have CAP_NET_ADMIN (number 12, linux/capability.h), as root and the service have."""
+    status = Path("/proc/thread-self/status").read_text()
+    found = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
+    return bool(found and int(found[1], 16) & 1 << 12)
+
+
 def _read(backend: Backend, cluster: Cluster, host: Host, helper: bool = False) -> OurRules:
     program = Program(backend.reading(cluster), tolerate=backend.ABSENT, helper=helper, counted=backend.COUNTED)
-    printed = host.run(program, LEFTOVERS_LIMIT if helper else LIMIT)
+    try:
+        printed = host.run(program, LEFTOVERS_LIMIT if helper else LIMIT)
+    except NoSuchProgram:
+        raise
+    except OperationFailed as error:
+        if may_see_rules():
+            raise
+        what = "where the ports lead cannot be seen: netfilter shows its rules to root"
+        raise OperationFailed(what, code=UNSEEN, hint="run it as root") from error
     try:
         return _parsed(backend, printed, cluster)
     except (ValueError, LookupError, TypeError, AttributeError) as error:

@@ -223,3 +223,40 @@ def test_a_draft_with_a_password_and_its_way_into_place(lab: Lab) -> None:
 
 
 OLD = ".before-repmgr-hooks.2"
+
+
+# -- who may not see all -----------------------------------------------------------------------------------------------
+
+
+def test_whoever_may_not_see_all_is_told_so(lab: Lab) -> None:
+    """What is not seen is neither pending, nor a node that does not answer, nor a broken journal."""
+    lab.reconcile()
+    shown = lab.gateway.hooks("status", user="barman")
+    assert (shown.returncode, shown.stderr) == (1, "")
+    unseen = (
+        "  WARNING where the ports lead cannot be seen: netfilter shows its rules to root\n  HINT: run it as root\n"
+    )
+    assert unseen in shown.stdout
+    assert "PENDING" not in shown.stdout
+    assert "reconcile" not in shown.stdout
+    dry = lab.gateway.hooks("reconcile", "--dry-run", user="barman")
+    assert "netfilter shows its rules to root" in dry.stdout
+
+    password = "repmgr-hooks: you may not read /etc/repmgr-hooks/pgpass: "
+    for words in (
+        ("status",),
+        ("metrics",),
+        ("check-wal",),
+        ("simulate-failover", "2"),
+        ("reconcile", "--dry-run"),
+        ("replay", "--dry-run", "2", "standby_promote"),
+    ):
+        said = lab.gateway.hooks(*words, user="postgres")
+        assert said.stderr.count(password) == 1, words
+        assert "HINT: run it as root" in said.stderr
+        assert password not in lab.gateway.hooks(*words).stderr, "this is root"
+    assert (
+        f"the journal {STATE}/journal.db cannot be used"
+        in (said := lab.gateway.hooks("status", user="postgres")).stderr
+    )
+    assert "HINT: run this as root; else check the file's owner" in said.stderr
