@@ -19,7 +19,7 @@ PLACES = {
     "zsh": "zsh/site-functions/_repmgr-hooks",
 }
 """Where each shell looks for it, below ``share``."""
-KINDS = {"cluster": "clusters", "node": "nodes", "words": "event", "id": "events", "failover": "changes"}
+KINDS = {"cluster": "clusters", "node": "nodes", "to": "nodes", "words": "event", "id": "events", "failover": "changes"}
 """What ``repmgr-hooks complete`` prints for an argument, by its name in the program."""
 FILES = {"FILE": shtab.FILE, "DIRECTORY": shtab.DIRECTORY}
 
@@ -38,11 +38,11 @@ _repmgr_hooks_print() {
   done < <("${COMP_WORDS[0]}" "${config[@]}" complete "$1" -- "${COMP_WORDS[@]:1:COMP_CWORD-1}" 2>/dev/null </dev/null)
 }
 """
-# The words that _arguments has left are those of the command; the whole line is in the buffer.
+# _arguments leaves only the words of the command; those before them are kept by the function below (script()).
 ZSH = r"""
 _repmgr_hooks_print() {
   local -a line config found
-  line=(${(Qz)LBUFFER%$PREFIX})
+  line=($_repmgr_hooks_typed)
   local at=${line[(I)--config]}
   (( at )) && config=(--config $line[at+1])
   found=(${(f)"$($line[1] $config complete $1 -- $line[2,-1] 2>/dev/null </dev/null)"})
@@ -67,6 +67,9 @@ def script(shell: str) -> str:
     ]
     own = {"bash": BASH, "zsh": ZSH}[shell].strip()
     made = shtab.complete(top, shell, preamble="\n".join([own, *functions]))
+    # Of a line that holds several commands only the words of ours: the first one is run to complete the others.
+    typed = '  local -a _repmgr_hooks_typed=("${(@Q)words[1,CURRENT-1]}")\n'
+    made = made.replace("\n_shtab_repmgr_hooks() {\n", "\n_shtab_repmgr_hooks() {\n" + typed * (shell == "zsh"), 1)
     # A variable of the user's shell may have the name of one that shtab does not declare.
     return made.replace("\n  local sub_parsers\n", "\n  local sub_parsers line\n")
 

@@ -115,6 +115,8 @@ def test_what_the_configuration_and_the_journal_know(state: Path) -> None:
         "repmgr-hooks --config other.yaml status --cluster ",
         "repmgr-hooks --config = other.yaml status --cluster ",
         "repmgr-hooks simulate-failover ",
+        "repmgr-hooks switchover --to ",
+        "repmgr-hooks drill --to ",
         "repmgr-hooks replay ",
         "repmgr-hooks replay --cluster main 1 standby_pro",
         "repmgr-hooks event 1 standby_promote ",
@@ -126,6 +128,8 @@ def test_what_the_configuration_and_the_journal_know(state: Path) -> None:
         ["main"],
         ["shop"],
         ["shop"],
+        ["1", "2"],
+        ["1", "2"],
         ["1", "2"],
         ["1", "2"],
         ["standby_promote"],
@@ -183,10 +187,23 @@ def terminal(state: Path, request: pytest.FixtureRequest) -> Iterator[Terminal]:
         ("repmgr-hooks status --cluster ma", "--cluster main "),
         ("repmgr-hooks --config other.yaml status --cluster s", "--cluster shop "),
         ("repmgr-hooks replay 1 standby_prom", "replay 1 standby_promote "),
+        ("cd . && repmgr-hooks status --cluster ma", "--cluster main "),
+        ("repmgr-hooks --config other.yaml status; repmgr-hooks status --cluster ma", "--cluster main "),
+        ("TZ=UTC repmgr-hooks status --cluster ma", "--cluster main "),
     ],
 )
 def test_the_key_completes_a_word(terminal: Terminal, line: str, completed: str) -> None:
     assert terminal(f"{line}\t", lambda shown: completed.encode() in shown)
+
+
+@pytest.mark.parametrize("before", ["rm precious; ", "rm precious && ", "! rm precious | ", "rm precious "])
+def test_the_key_runs_no_other_command_of_the_line(terminal: Terminal, state: Path, before: str) -> None:
+    """What is in front of ours was run in zsh, with our words as its arguments."""
+    (state / "precious").write_text("data")
+    words = f"{before}repmgr-hooks status --cluster ma"
+    pressed = time.monotonic()
+    terminal(f"{words}\t", lambda shown: b"main " in shown or time.monotonic() > pressed + 3)
+    assert (state / "precious").read_text() == "data"
 
 
 @pytest.mark.parametrize(
