@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import sqlite3
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -138,9 +139,30 @@ def opened(kind: type[S], path: Path, later: bool = False) -> S:
     except OperationFailed as error:
         if not _is_broken(error):
             raise
-        with as_owner(path.parent):
+        with as_owner(path.parent), _alone(path.parent):
+            try:
+                return _checked(kind, path, later)  # somebody else was quicker
+            except OperationFailed as again:
+                if not _is_broken(again):
+                    raise
             _set_aside(path, error)
-        return kind(path, later)
+            return kind(path, later)
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """One at a time sets a journal aside; after ``PATIENCE`` nobody waits any more. Only the owner can lock it."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        end = clock.monotonic() + PATIENCE
+        while clock.monotonic() < end:
+            with suppress(BlockingIOError):
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            clock.sleep(0.02)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _checked(kind: type[S], path: Path, later: bool) -> S:

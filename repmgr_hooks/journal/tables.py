@@ -206,10 +206,16 @@ def connect(path: Path, busy_limit: float) -> sqlite3.Connection:
     if version == 0:
         from repmgr_hooks.journal.pauses import all_known  # which needs a journal itself
 
-        db.executescript(f"begin; {SCHEMA}; pragma user_version = {VERSION};")
-        rows = [(cluster, *pause) for cluster, pause in all_known(path.parent).items()]
-        db.executemany("insert into pause values (?, ?, ?, ?)", rows)
-        db.execute("commit")
+        try:
+            db.executescript(f"begin immediate; {SCHEMA}; pragma user_version = {VERSION};")
+            rows = [(cluster, *pause) for cluster, pause in all_known(path.parent).items()]
+            db.executemany("insert into pause values (?, ?, ?, ?)", rows)
+            db.execute("commit")
+        except sqlite3.OperationalError:
+            if db.in_transaction:
+                db.execute("rollback")
+            if db.execute("pragma user_version").fetchone() != (VERSION,):  # else somebody was quicker
+                raise
     # Not waited for: a lock that somebody holds would hold up whoever only reads.
     db.execute("pragma busy_timeout = 0")
     with contextlib.suppress(sqlite3.OperationalError):  # locked, or read-only: without it there is only more to read

@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -882,3 +883,42 @@ def test_a_file_of_a_pause_with_odd_values_breaks_no_new_journal(path: Path) -> 
     made = Journal(path)
     assert made.paused("main") == Pause(None, "{'a': '\\ud800'}", 1.0)
     made.close()
+
+
+OPENED = """
+import sys, time
+from contextlib import closing
+from pathlib import Path
+from repmgr_hooks.event import Event
+from repmgr_hooks.journal.journal import open_journal
+while time.time() < float(sys.argv[2]): pass
+journal = open_journal(Path(sys.argv[1]))
+journal.add_event("main", Event(2, "standby_promote"), time.time(), spooled=sys.argv[3])
+journal.close()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("before", [b"what was in it" * 5000, None], ids=["broken", "none"])
+def test_several_that_open_it_at_one_moment_lose_nothing(tmp_path: Path, before: bytes | None) -> None:
+    """After an update the service, its timers and an operator find the old one together: the slowest set the new one
+    aside, over the old one."""
+    for number in range(4):
+        path, at = tmp_path / str(number) / "journal.db", str(time.time() + 1.5)
+        path.parent.mkdir()
+        if before:
+            path.write_bytes(before)
+        programs = [
+            subprocess.Popen(
+                (sys.executable, "-c", OPENED, str(path), at, f"event {each}"),
+                stdin=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for each in range(4)
+        ]
+        said = [program.communicate(timeout=60)[1] for program in programs]
+        assert [program.returncode for program in programs] == [0, 0, 0, 0], said
+        assert [aside.read_bytes() for aside in path.parent.glob("*.broken-*")] == ([before] if before else [])
+        with closing(open_journal(path)) as journal:
+            assert len(journal.waiting("main")) == 4
