@@ -439,6 +439,8 @@ class FakeBarman:
     """What stands in the history files that are not the primary's."""
     branch: dict[str, str] = field(default_factory=dict)
     """Complete WAL files whose bytes are not the primary's, each with what is its sum instead."""
+    damaged: dict[str, str] | None = field(default_factory=dict)
+    """What pg_waldump says of those whose records do not hold together; None: it cannot be asked."""
     switches: dict[str, tuple[int, str]] = field(default_factory=dict)
     """Where a WAL switch ends a file, and the sum up to there."""
     sizes: dict[str, int] = field(default_factory=dict)
@@ -856,6 +858,11 @@ class FakeHost(ScriptedHost):
                 return json.dumps({"wrong": self.barman.cut})
             if words[3] == "switches":
                 return json.dumps({"ends": {name: self.barman.switches.get(name) for name in asked(program)["names"]}})
+            if words[3] == "follow":
+                if self.barman.damaged is None:
+                    raise OperationFailed("python3 -I -S -: exit code 1: MemoryError", code="program_failed")
+                (file,) = asked(program)["names"]
+                return json.dumps({"problem": self.barman.damaged.get(file, ""), "unable": ""})
             assert words[3] == "sums"
             return json.dumps(self._sums(asked(program)["names"]))
         if name == "pgrep":
@@ -1180,6 +1187,7 @@ STATEMENTS: dict[str, Callable[[FakeHost, Sql, FakeNode], Rows | OperationFailed
     receive_wal.SWITCH: FakeHost._switch,
     content.RIGHTS: FakeHost._rights,
     content.READ: FakeHost._sum,
+    content.VERSION: lambda self, sql, node: [(15,)],
     RESTORE: FakeHost._restore_command,
     simulation.FREE_SLOTS: FakeHost._free_slots,
     slot.CREATE: FakeHost._create_slot,

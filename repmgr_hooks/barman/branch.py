@@ -9,7 +9,7 @@ their history files may be equal. WAL of both in one archive makes each worthles
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import PurePosixPath
 
@@ -47,12 +47,16 @@ class BranchConflict:
 
 @dataclass(frozen=True)
 class Compared:
-    """Which files were compared with the primary's: those that are ``equal``, and those that are not."""
+    """Which files were compared with the primary's: those that are ``equal``, and those that are not.
+
+    ``damaged``: those whose records do not even hold together, and why; that says nothing about a branch.
+    """
 
     equal: tuple[str, ...] = ()
     different: tuple[str, ...] = ()
     history: str | None = None
     """Barman's history file of the primary's timeline; None if it has none."""
+    damaged: Mapping[str, str] = field(default_factory=dict)
 
 
 def find(

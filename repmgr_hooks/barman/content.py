@@ -16,10 +16,10 @@ from importlib import resources
 from typing import Any
 
 from repmgr_hooks.barman import archive, branch
-from repmgr_hooks.barman.branch import BranchConflict, Compared
+from repmgr_hooks.barman.branch import Compared
 from repmgr_hooks.barman.wal_continuity import COMPLETE, ArchivedWal, PrimaryWal
 from repmgr_hooks.cluster.observe import WalSender
-from repmgr_hooks.cluster.wal import history_name, parse_name
+from repmgr_hooks.cluster.wal import history_name, lsn, parse_name
 from repmgr_hooks.errors import OperationFailed, Problem, answer_of
 from repmgr_hooks.settings.barman import Barman
 from repmgr_hooks.system.steps import Host, Sql
@@ -46,25 +46,25 @@ READ = "select encode(sha256(pg_read_binary_file('pg_wal/' || %s, 0, %s, true)),
 ASK = "select repmgr_hooks.wal_sha256(%s, %s)"
 
 
-def conflict(
+def judged(
     held: ArchivedWal, primary: PrimaryWal, barman: Barman, host: Host, began: Mapping[int, int] | None = None
-) -> BranchConflict | None:
-    """Return what shows that Barman holds another branch than the primary. Raises OperationFailed."""
-    return branch.find(held, primary, compare(held, primary, barman, host), began)
-
-
-def explained_conflict(
-    held: ArchivedWal, primary: PrimaryWal, barman: Barman, host: Host, began: Mapping[int, int] | None = None
-) -> Problem | None:
-    """Say that Barman holds another branch than the primary's, and what to run; None if it does not.
-
-    Raises OperationFailed.
+) -> tuple[ArchivedWal, Problem | None]:
+    """Return what Barman holds that is not damaged, and that it is of another branch than the primary's, with what to
+    run; None if it is not. Raises OperationFailed.
     """
-    found = conflict(held, primary, barman, host, began)
+    compared = compare(held, primary, barman, host)
+    whole = without(held, compared.damaged)
+    found = branch.find(held, primary, compared, began)
     if found is None:
-        return None
+        return whole, None
     steps = branch.way_out(found, held, primary, archive.places(barman, host), barman)
-    return branch.explain(found, primary.node, steps, barman)
+    return whole, branch.explain(found, primary.node, steps, barman)
+
+
+def without(held: ArchivedWal, broken: Mapping[str, str]) -> ArchivedWal:
+    """Leave out what is not whole."""
+    files, streaming = held.files - broken.keys(), held.streaming - broken.keys()
+    return replace(held, streaming=streaming, files=files, broken={**held.broken, **broken})
 
 
 def compare(held: ArchivedWal, primary: PrimaryWal, barman: Barman, host: Host) -> Compared:
@@ -84,8 +84,34 @@ def compare(held: ArchivedWal, primary: PrimaryWal, barman: Barman, host: Host) 
         # What cannot be seen keeps no stream from starting; `check` says what is to be done about it.
         log.warning("what Barman has cannot be compared with the primary's: %s", error)
         return Compared()
-    same, other = (tuple(name for name in both if (name in equal) is wanted) for wanted in (True, False))
-    return Compared(same, other, said["texts"].get(history))
+    flaws = {name: _flaw(name, primary, barman, host) for name in both if name not in equal}
+    damaged = {name: why for name, why in flaws.items() if why}
+    for name, why in damaged.items():
+        log.warning("Barman's %s is damaged, and no restore gets beyond it; make a base backup: %s", name, why)
+    same, other = tuple(name for name in both if name in equal), tuple(flaws.keys() - damaged.keys())
+    return Compared(same, other, said["texts"].get(history), damaged)
+
+
+def _flaw(name: str, primary: PrimaryWal, barman: Barman, host: Host) -> str:
+    """Where nobody can tell, a file that differs is of another branch."""
+    try:
+        return damage(name, primary, barman, host)
+    except OperationFailed as error:
+        log.warning("whether %s holds together is not known: %s", name, error)
+        return ""
+
+
+def damage(name: str, primary: PrimaryWal, barman: Barman, host: Host) -> str:
+    """Return what is wrong with the records of a file by themselves: a disk's fault. Empty if they hold together, as
+    those of another branch do, or if that cannot be seen where Barman runs. Raises OperationFailed.
+    """
+    size = primary.lineage.segment_size
+    _, number = parse_name(name, size) or (0, 0)
+    with answer_of(primary.node):
+        ((version,),) = host.fetch(Sql(primary.node, VERSION), LIMIT)
+    ends = {"start": lsn(number * size), "end": lsn((number + 1) * size)}
+    sought = {"names": [name], **ends, "segment_size": size, "version": version, "seconds": LIMIT}
+    return str(ask("follow", barman, host, 2 * LIMIT, module="follow", **sought)["problem"])
 
 
 def up_to_a_switch(differing: list[str], node: int, barman: Barman, host: Host) -> set[str]:
@@ -100,6 +126,7 @@ def up_to_a_switch(differing: list[str], node: int, barman: Barman, host: Host) 
     return {name for name, (size, total) in found.items() if primarys_sum(node, name, host, size) == total}
 
 
+VERSION = "select current_setting('server_version_num')::int / 10000"
 WRITTEN = """
 select (write_lsn - '0/0')::bigint from pg_replication_slots join pg_stat_replication on pid = active_pid
  where slot_name = %s
@@ -142,8 +169,7 @@ def _is_there(written: int, held: ArchivedWal, primary: PrimaryWal, barman: Barm
 def look_closer(held: ArchivedWal, primary: PrimaryWal, barman: Barman, host: Host) -> ArchivedWal:
     """Leave out what is not whole: of a wrong size, or compressed and cut short. Raises OperationFailed."""
     wrong = ask("whole", barman, host, 300.0, segment_size=primary.lineage.segment_size)["wrong"]
-    there = held.files - wrong.keys()
-    return replace(held, streaming=held.streaming - wrong.keys(), files=there, broken={**held.broken, **wrong})
+    return without(held, wrong)
 
 
 PACKAGE = "repmgr_hooks.barman.agent"

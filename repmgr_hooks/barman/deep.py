@@ -19,7 +19,6 @@ LIMIT = 900.0
 """Seconds for one part."""
 AT_ONCE = 256 * 1024 * 1024
 """Bytes of WAL that lie without compression on Barman's disk meanwhile."""
-VERSION = "select current_setting('server_version_num')::int / 10000"
 
 Progress = Callable[[int, int], None]
 
@@ -72,7 +71,7 @@ def follow(
     lineage, size = primary.lineage, primary.lineage.segment_size
     if wrong := _wrong_history(found, lineage, barman, host):
         return Proof("deep", "nothing else was followed", wrong)
-    ((version,),) = host.fetch(Sql(primary.node, VERSION), content.LIMIT)
+    ((version,),) = host.fetch(Sql(primary.node, content.VERSION), content.LIMIT)
     oldest = (parse_name(found.first, size) or (0, 0))[1]
     first, end = chosen(oldest, (parse_name(found.last, size) or (0, 0))[1] + 1, lineage, effort.newest)
     begin = _begin_of_backup(barman, host) if found.backup and first == oldest else lsn(first * size)
@@ -159,7 +158,7 @@ def restore(
     if not found.backup:
         return Proof("restore", "", unable="Barman has no backup on the primary's way")
     size = primary.lineage.segment_size
-    ((version,),) = host.fetch(Sql(primary.node, VERSION), content.LIMIT)
+    ((version,),) = host.fetch(Sql(primary.node, content.VERSION), content.LIMIT)
     last = (parse_name(found.last, size) or (0, 0))[1]
     said = content.ask(
         "restore",
@@ -177,6 +176,8 @@ def restore(
         return Proof("restore", "nothing was proved", said["problem"], said["unable"])
     moment = f", last transaction {said['time']}" if said["time"] else ""
     text = f"a restore reaches {said['lsn']}{moment}"
-    # The last record of a file may end in the next one.
-    short = said["bytes"] < last * size
-    return Proof("restore", text, f"Barman has WAL up to {lsn((last + 1) * size)}" if short else "")
+    # The last record of a file may end in the next one. At the beginning of the last one nothing of it was replayed.
+    if said["bytes"] <= last * size:
+        return Proof("restore", text, f"Barman has WAL up to {lsn((last + 1) * size)}")
+    flaw = content.damage(found.last, primary, barman, host)
+    return Proof("restore", text, flaw and f"{found.last} is damaged: {flaw}")

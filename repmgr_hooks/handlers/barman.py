@@ -137,7 +137,8 @@ def observe(config: Config, state: ClusterState, host: Host) -> Seen:
         _must_come_to_barman(sender, held, primary, state, host)
     # While a stream goes on, what was remembered of the timeline proves nothing.
     began = None if streaming else state.last_known.began
-    if conflict := content.explained_conflict(held, primary, state.barman, host, began):
+    _, conflict = content.judged(held, primary, state.barman, host, began)
+    if conflict:
         stop, fence = receive_wal.stop_words(state.barman, host), branch.fence_of(held, primary)
         return Seen(False, False, conflict=conflict, attached=sender is not None, fence=fence, stop=stop)
     if not streaming and not coming:
@@ -222,7 +223,8 @@ def _archive(seen: Seen, state: ClusterState, host: Host) -> Seen:
         held = archive.look_at_archive(state.barman, host)
         if primary.last_closed_file in held.files:
             # A file of that name proves nothing, if it is of another branch.
-            if conflict := content.explained_conflict(held, archive.look_again(primary, host), state.barman, host):
+            held, conflict = content.judged(held, archive.look_again(primary, host), state.barman, host)
+            if conflict:
                 raise OperationFailed(conflict.message, code=conflict.code, hint=conflict.hint)
             return replace(seen, archived=True, missing=backup.hole(held, primary, state.barman, host))
     written = archive.look_for(primary.open_file, state.barman, host)

@@ -92,7 +92,7 @@ def compared(
         written = archive.look_at_primary(decision.primary, decision.timeline, host)
         held = content.look_closer(archive.look_at_archive(settings.barman, host), written, settings.barman, host)
         later = archive.look_again(written, host)
-        conflict = content.explained_conflict(held, later, settings.barman, host)
+        held, conflict = content.judged(held, later, settings.barman, host)
         found = replace(backup.report(held, written, settings.barman, host), conflict=conflict)
     except OperationFailed as error:
         return WalCheck(_unknown(settings.barman, Problem.of(error)), (), decision.primary, decision.timeline)

@@ -7,7 +7,7 @@ import re
 import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -190,6 +190,10 @@ def another_segment(lab: Lab, name: str) -> None:
     store(archived(lab, name), plain(archived(lab, other)))
 
 
+def another_segment_before(lab: Lab, name: str) -> None:
+    store(archived(lab, name), plain(archived(lab, f"{name[:16]}{int(name[16:], 16) - 1:08X}")))
+
+
 def another_history(lab: Lab, name: str) -> None:
     store(archived(lab, "00000002.history"), b"1\t0/4000050\tno recovery target specified\n")
 
@@ -211,6 +215,28 @@ def another_branch(lab: Lab, name: str) -> None:
     store(archived(lab, name), content)
 
 
+def zeros(lab: Lab, name: str) -> None:
+    store(archived(lab, name), bytes(SEGMENT))
+
+
+def newest(lab: Lab) -> str:
+    found = lab.gateway.run("find", f"{HOME}/wals", "-name", f"00000002{16 * '?'}").split()
+    return max(Path(line).name for line in found)
+
+
+@contextmanager
+def harmed(lab: Lab, harm: Callable[[Lab, str], None], name: str) -> Iterator[None]:
+    lab.gateway.run("cp", "-a", f"{HOME}/wals", "/var/tmp/wals")
+    try:
+        harm(lab, name)
+        yield
+    finally:
+        # Not another directory in its place: Barman's cron makes one as soon as there is none.
+        lab.gateway.run("cp", "-a", "/var/tmp/wals/.", f"{HOME}/wals/")
+        lab.gateway.run("rm", "-r", "/var/tmp/wals")
+    wait_for(lambda: lab.gateway.hooks("check-wal", user="barman").returncode == 0, "all to be well")
+
+
 @pytest.mark.parametrize(
     ("harm", "said"),
     [
@@ -228,14 +254,32 @@ def test_what_is_found(two: Lab, harm: Callable[[Lab, str], None], said: str) ->
     """In a file that is neither the newest nor the oldest of its timeline: these are compared with the primary's."""
     lab = two
     name = f"00000002{switchpoint(lab.db2) // SEGMENT + 1:016X}"
-    lab.gateway.run("cp", "-a", f"{HOME}/wals", "/var/tmp/wals")
-    try:
-        harm(lab, name)
+    with harmed(lab, harm, name):
         result = lab.gateway.hooks("check-wal", "--deep", user="barman")
         assert result.returncode == 1, result.stdout
         assert said.format(name=name) in result.stdout
-    finally:
-        # Not another directory in its place: Barman's cron makes one as soon as there is none.
-        lab.gateway.run("cp", "-a", "/var/tmp/wals/.", f"{HOME}/wals/")
-        lab.gateway.run("rm", "-r", "/var/tmp/wals")
-    wait_for(lambda: lab.gateway.hooks("check-wal", user="barman").returncode == 0, "all to be well")
+
+
+@pytest.mark.parametrize("harm", [flip, zeros, another_segment_before])
+def test_a_damaged_newest_file_is_no_other_branch(two: Lab, harm: Callable[[Lab, str], None]) -> None:
+    """It is compared with the primary's, and is another: a disk's fault, for which no stream may be ended."""
+    lab = two
+    name = newest(lab)
+    with harmed(lab, harm, name):
+        result = lab.gateway.hooks("check-wal", "--restore", user="barman")
+        assert result.returncode == 1, result.stdout
+        assert f"  BROKEN {name}: " in result.stdout
+        assert "main: restore BROKEN: " in result.stdout
+        said = lab.gateway.hooks("reconcile").stdout
+        assert f"ARCHIVE_GAP: Barman lacks {name}" in said
+        assert "BRANCH_CONFLICT" not in result.stdout + said
+        assert barman_streams_from(lab.db2)
+        assert not lab.gateway.run("find", HOME, "-name", "FFFFFFFF*")
+
+
+def test_a_newest_file_of_another_branch_is_one(two: Lab) -> None:
+    lab = two
+    name = newest(lab)
+    with harmed(lab, another_branch, name):
+        said = lab.gateway.hooks("check-wal").stdout
+        assert f"BRANCH_CONFLICT: Barman holds other bytes than the primary in {name}" in said

@@ -181,6 +181,27 @@ def test_behind_a_wal_switch_a_file_holds_nothing(end: tuple[int, str] | None, d
     assert (name in compared.different, name in compared.equal) == (differs, not differs)
 
 
+def test_a_damaged_file_is_no_other_branch(caplog: pytest.LogCaptureFixture) -> None:
+    """A disk's fault: to end the stream for it would be the greater one. It is as good as missing."""
+    host, (name,) = FakeHost(), wal(1, 4)
+    host.barman.branch[name] = "one bit"
+    seen, primary = content.look(BARMAN, 1, 1, host)
+    whole, conflict = content.judged(seen, primary, BARMAN, host)
+    assert (conflict is None, name in whole.files) == (False, True)
+    host.barman.damaged = {name: "incorrect data checksum in record at 0/4000028"}
+    whole, conflict = content.judged(seen, primary, BARMAN, host)
+    assert (conflict, name in whole.files, whole.broken) == (None, False, host.barman.damaged)
+    assert f"Barman's {name} is damaged" in caplog.text
+
+
+def test_where_nobody_can_tell_a_file_that_differs_is_of_another_branch() -> None:
+    host, (name,) = FakeHost(), wal(1, 4)
+    host.barman.branch[name] = "one bit"
+    seen, primary = content.look(BARMAN, 1, 1, host)
+    host.barman.damaged = None
+    assert content.compare(seen, primary, BARMAN, host).different == (name,)
+
+
 def test_what_is_no_answer_is_none() -> None:
     host = FakeHost()
     host.programs["ssh"] = lambda program: "" if "python3" in program.argv else host.run(Program(program.argv[2:]), 1)

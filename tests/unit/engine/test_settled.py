@@ -7,7 +7,6 @@ from __future__ import annotations
 import pytest
 
 from repmgr_hooks.barman import content
-from repmgr_hooks.barman.branch import ConflictKind
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine.dispatcher import handle
 from repmgr_hooks.errors import OperationFailed
@@ -66,14 +65,14 @@ def test_a_file_that_was_written_to_is_compared_again(loaded: Config, host: Aske
 
     def conflict() -> object:
         held, primary = content.look(barman, 1, 1, run)
-        return content.conflict(held, primary, barman, run)
+        return content.judged(held, primary, barman, run)[1]
 
     assert conflict() is conflict() is None
     assert host.pythons == 1
     (name, *_) = host.sums
     host.barman.branch[name] = "other bytes"
     found = conflict()
-    assert getattr(found, "kind", None) is ConflictKind.CONTENT
+    assert f"other bytes than the primary in {name}" in str(found)
 
 
 def test_what_has_failed_is_asked_again(host: Asked) -> None:
