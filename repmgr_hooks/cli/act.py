@@ -132,6 +132,13 @@ def carry_out(
     name = managed.cluster.name
     log.info("%s: %s", name, events[0] if events else cause)
     if cause in ("boot", "event") and pause_of(name, journal, loaded.state_dir):
+        if events:  # one that could be stored does not come here
+            log.error(
+                "%s: paused, and %s could not be stored: it is lost; 'resume' puts right what it was about",
+                name,
+                events[0],
+            )
+            return False
         log.info("%s: paused: nothing is done", name)
         return True
     with contextlib.ExitStack() as alone:

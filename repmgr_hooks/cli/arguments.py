@@ -41,6 +41,7 @@ LOGGING = {
 OF_NO_CLUSTER = ("check", "complete", "config-schema", "forward", "handlers", "receive-event", "serve-http", "worker")
 OF_EACH_CLUSTER = ("boot", "check-wal", "history", "metrics", "pause", "reconcile", "resume", "status")
 OF_ALL, OF_ONE = "this one only; without it each cluster", "required if the configuration has several clusters"
+OF_NEW = "what the cluster is to be called (default: main)"
 UNLISTED = ("complete",)
 """Only the shell calls it."""
 
@@ -68,7 +69,8 @@ def parser(words: Sequence[str] = ()) -> Parser:
         )
         made.set_defaults(command=name)
         if name not in OF_NO_CLUSTER:
-            made.add_argument("--cluster", help=OF_ALL if name in OF_EACH_CLUSTER else OF_ONE)
+            which = {"init": OF_NEW, **dict.fromkeys(OF_EACH_CLUSTER, OF_ALL)}
+            made.add_argument("--cluster", help=which.get(name, OF_ONE))
         if name in LOGGING:
             made.add_argument("--log", choices=["plain", "json"], default="plain", help="json: one object per line")
         add_options(made)
@@ -157,7 +159,7 @@ def history(command: Parser) -> None:
 
 def metrics(command: Parser) -> None:
     command.add_argument(
-        "--file", type=path, metavar="FILE", help="write to FILE.prom, for node_exporter's textfile collector"
+        "--file", type=path, metavar="FILE", help="write to this file (.prom), for node_exporter's textfile collector"
     )
 
 

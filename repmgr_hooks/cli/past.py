@@ -32,7 +32,7 @@ def do_history(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(runs)
     else:
-        say(history.lines(runs) or ["nothing yet"])
+        say(history.lines(runs) or ["no run has failed" if arguments.failed else "nothing yet"])
     return OK
 
 

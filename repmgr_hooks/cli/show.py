@@ -17,7 +17,7 @@ from repmgr_hooks.cli.rights import complain_of_passfiles
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine.last_look import last_look
 from repmgr_hooks.engine.routes import ManagedCluster
-from repmgr_hooks.errors import UsageError
+from repmgr_hooks.errors import Problem, UsageError
 from repmgr_hooks.journal.journal import Journal
 from repmgr_hooks.lock import broken
 from repmgr_hooks.reports import endpoint, exposition, metrics
@@ -25,6 +25,8 @@ from repmgr_hooks.reports.look import ALL, Spared, look
 from repmgr_hooks.reports.status import ClusterStatus
 from repmgr_hooks.system.answers import Answers
 
+NO_JOURNAL = Problem("journal", "the journal cannot be used: what it would show is missing here")
+"""Why is said once, on stderr."""
 AT_ONCE = 8
 """Clusters; each may start programs of Barman's."""
 MANY = 8
@@ -43,7 +45,8 @@ def do_status(arguments: argparse.Namespace) -> int:
     )
     http = endpoint.look((each.cluster for each in found), endpoint.RUNTIME)
     found = [replace(each, http=http[each.cluster.name]) for each in found]
-    if wrong := error or broken(loaded.state_dir):
+    wrong = error or broken(loaded.state_dir)
+    if wrong:
         complain(wrong)
     if arguments.json:
         print(json.dumps({cluster_status.cluster.name: cluster_status.as_dict() for cluster_status in found}, indent=2))
@@ -59,8 +62,12 @@ def looks(chosen: Sequence[ManagedCluster], journal: Journal | None, loaded: Con
     def in_turn(managed: ManagedCluster) -> ClusterStatus:
         with turns:
             spared = Spared(*last_look(endpoint.RUNTIME, managed.cluster.name)) if len(chosen) > MANY else ALL
-            return look(managed, world_of(managed, answers=answers), journal, loaded, spared)
+            found = look(managed, world_of(managed, answers=answers), journal, loaded, spared)
+            return replace(found, warnings=(*found.warnings, *unusable))
 
+    unusable = [] if journal else [NO_JOURNAL]
+    if wrong := broken(loaded.state_dir):
+        unusable.append(Problem("state_dir", wrong))
     return [answer() for answer in [begin(partial(in_turn, managed)) for managed in chosen]]
 
 

@@ -54,6 +54,8 @@ BUILT_IN: Mapping[str, str] = {
 }
 """Each is the module of its name here, which is imported when a route names it; and what it says of itself."""
 OURS = "built in"
+LOAD_LIMIT = 20.0
+"""Seconds for the import of a plug-in: repmgrd may wait for it, and the service's watchdog (systemd/README.md)."""
 CONDITION = "when"
 """Stands beside the name of a handler in a route."""
 
@@ -121,15 +123,20 @@ def _names_ours(package: Path) -> bool:
 
 
 def _load(point: metadata.EntryPoint, origin: str, here: bool) -> Handler:
+    from repmgr_hooks.background import Aside  # for plug-ins alone
+
     try:
         found = importlib.util.find_spec(point.module) if here or os.geteuid() == 0 else None
         if found and found.origin and (wrong := untrusted(Path(found.origin))):
             what = f"handler {point.name!r} of {origin} is refused: {wrong}"
             raise UsageError(what, hint=wrong.hint)
         with contextlib.redirect_stdout(sys.stderr):  # ours may be JSON
-            module = point.load()
+            module = Aside(f"load {point.name}").ask(point.load, LOAD_LIMIT)
     except UsageError:
         raise
+    except TimeoutError:
+        what = f"handler {point.name!r} of {origin} cannot be loaded within {LOAD_LIMIT:.0f} s"
+        raise UsageError(what, hint="correct or remove it: what takes long belongs into 'observe' or a step") from None
     except BaseException as error:  # whatever a plug-in raises
         what = f"handler {point.name!r} of {origin} cannot be loaded: {error!r}"
         raise UsageError(what, hint="correct or remove it") from error

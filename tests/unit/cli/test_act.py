@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sqlite3
 import time
@@ -41,6 +42,26 @@ def test_status_of_a_healthy_cluster(run: RunResult, capsys: pytest.CaptureFixtu
     first, *rest = capsys.readouterr().out.splitlines()
     assert first == "main: primary is node 1, timeline 1 (the only node out of recovery)"
     assert len(rest) == 9 + len(["service: none is running", "HINT"])
+
+
+@pytest.mark.parametrize("command", ["status --json", "metrics"])
+@pytest.mark.parametrize("wrong", ["pragma user_version = 9999", "drop table event"])
+def test_a_journal_that_cannot_be_used_is_shown_to_machines_too(
+    run: RunResult, journal: Journal, capsys: pytest.CaptureFixture[str], tmp_path: Path, command: str, wrong: str
+) -> None:
+    """Who reads JSON or metrics does not see stderr."""
+    with contextlib.closing(sqlite3.connect(tmp_path / "journal.db")) as db:
+        db.execute(wrong)
+        db.commit()
+    assert run(*command.split()) == 1
+    said = capsys.readouterr()
+    assert "journal.db" in said.err
+    if command == "metrics":
+        assert 'repmgr_hooks_healthy{cluster="main"} 0\n' in said.out
+    else:
+        (status,) = json.loads(said.out).values()
+        assert status["healthy"] is False
+        assert [warning["code"] for warning in status["warnings"]] == ["journal"]
 
 
 def test_status_of_a_cluster_in_trouble(run: RunResult, capsys: pytest.CaptureFixture[str], host: FakeHost) -> None:
@@ -223,7 +244,7 @@ def test_who_may_not_change_rules_is_told_so_at_once(
     """As barman it tried for two minutes, and a failed run was recorded."""
     journal.pause("main", None, "new disks")
     monkeypatch.setattr("os.geteuid", lambda: 34)
-    monkeypatch.setattr("repmgr_hooks.cli.rights.may_change_rules", lambda: False)
+    monkeypatch.setattr("repmgr_hooks.cli.rights.may_see_rules", lambda: False)
     assert run(*command.split()) == 2
     assert capsys.readouterr().err.endswith("root's to change, and nothing was done\nHINT: run it as root\n")
     assert journal.paused("main") is not None

@@ -400,6 +400,17 @@ def test_a_plug_in_that_cannot_be_used(tmp_path: Path, source: str, name: str, s
     assert ended.stderr.splitlines()[1].startswith("HINT: ")
 
 
+@pytest.mark.slow
+def test_a_plug_in_whose_import_does_not_end(tmp_path: Path) -> None:
+    """It held the service up until systemd's watchdog ended it, and repmgrd behind the hook."""
+    install(tmp_path, f"import time\ntime.sleep(600)\n{DNS}")
+    ended = hooks(tmp_path, "handlers")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert (
+        "handler 'dns' of repmgr-hooks-dns 1.5 cannot be loaded within 20 s\nHINT: correct or remove it" in ended.stderr
+    )
+
+
 def test_two_plug_ins_of_one_name(tmp_path: Path) -> None:
     install(tmp_path)
     install(tmp_path, package="another_dns")
