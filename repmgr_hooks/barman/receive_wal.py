@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
@@ -60,10 +61,16 @@ def _is_receiver(words: Sequence[str], server: str) -> bool:
 
 
 def stop(state: ClusterState, words: tuple[str, ...], until: Sql | None = None) -> Step:
-    """By the ``words`` that stop one. It answers 1 both when nothing runs and when it failed: the text says which."""
+    """By the ``words`` that stop one. It answers 1 both when nothing runs and when it failed: the text says which.
+
+    Barman sends SIGTERM and gives up after 10 s (process.py), so one that stands still, and its pg_receivewal, must be
+    killed by whoever has seen why.
+    """
     program = barman(state, *words, tolerate="no such process")
     target = state.barman.server
-    return Step("stop Barman's receive-wal", program, STOP_LIMIT, kind="stop_stream", target=target, until=until)
+    kill = Program(state.barman.beside("pkill", "-KILL", "-f", rf"receive-?wal.*[ /]{re.escape(target)}([ /]|$)"))
+    hint = f"if it stands still, kill it, and what it has started: {kill}"
+    return Step("stop Barman's receive-wal", program, STOP_LIMIT, "stop_stream", target, until=until, hint=hint)
 
 
 def start(state: ClusterState, limit: float, age: int) -> Step:

@@ -14,6 +14,7 @@ from repmgr_hooks.background import together
 from repmgr_hooks.checks import (
     alerts,
     barman,
+    barman_logins,
     clients,
     conntrackd,
     end_to_end,
@@ -173,7 +174,11 @@ def _outside(
 
 
 def _barman(cluster: Cluster, host: Host, decision: PrimaryDecision | None, by_model: bool) -> list[Finding]:
-    return list(barman.look(cluster, cluster.barman, host, decision, by_model)) if cluster.barman else []
+    if cluster.barman is None:
+        return []
+    found = list(barman.look(cluster, cluster.barman, host, decision, by_model))
+    standbys = standbys_of(decision) if decision and decision.primary is not None else []
+    return [*found, *barman_logins.look(cluster, cluster.barman, host, standbys)]
 
 
 def _served(managed: ManagedCluster, host: Host, looked: nodes.Looked) -> list[Finding]:

@@ -66,7 +66,7 @@ def way(
         right, where, good = "the node's address", "not to a node", "leads to a node by its model"
     leading = ways(said)
     for name, text in leading.items():
-        parts = _parts(text)
+        parts = words_of(text)
         if "service" in parts and not (parts.get("host") or parts.get("hostaddr")):
             what = f"{name} is service={parts['service']}, which is not resolved here"
             return topic.warn(what, f"in that service, for each of {', '.join(leading)}: {right}")
@@ -93,7 +93,8 @@ def _addresses(name: str, settings: Barman, host: Host) -> set[str]:
     return {line.split()[0] for line in said.splitlines() if line.split()}
 
 
-def _parts(text: str) -> dict[str, str]:
+def words_of(text: str) -> dict[str, str]:
+    """Return what a connection string says; nothing, if it is none."""
     try:
         return {name: str(value) for name, value in conninfo.conninfo_to_dict(text).items()}
     except Error:
@@ -102,7 +103,7 @@ def _parts(text: str) -> dict[str, str]:
 
 def keepalives(topic: Topic, said: Mapping[str, str]) -> Finding:
     """Look whether Barman's stream would notice that the primary's cable is pulled."""
-    parts = _parts(ways(said).get("wal_streaming_conninfo") or said.get("streaming_conninfo", ""))
+    parts = words_of(ways(said).get("wal_streaming_conninfo") or said.get("streaming_conninfo", ""))
     if "service" in parts:
         return topic.ok("they are in a service file, which is not read here")
     lacking = [name for name in ("connect_timeout", "keepalives_idle", "tcp_user_timeout") if name not in parts]

@@ -12,12 +12,13 @@ from repmgr_hooks.checks.finding import Finding, Topic
 from repmgr_hooks.checks.node_settings import EXAMINE, Examined, examined
 from repmgr_hooks.checks.users import User
 from repmgr_hooks.cluster import host_names, node_ports
-from repmgr_hooks.cluster.decide import PrimaryDecision, ReasonCode
+from repmgr_hooks.cluster.decide import PrimaryDecision
 from repmgr_hooks.cluster.failover_slots import NAME
 from repmgr_hooks.cluster.login import address_in
 from repmgr_hooks.cluster.observe import Registered
 from repmgr_hooks.cluster.primary import PrimaryFinder
 from repmgr_hooks.cluster.readiness import NO_STANDBY, Hindrance, Readiness, ReadinessProbe
+from repmgr_hooks.cluster.reasons import ReasonCode
 from repmgr_hooks.cluster.repmgr_files import Identity, identities, program
 from repmgr_hooks.cluster.wal import size
 from repmgr_hooks.engine.routes import ManagedCluster

@@ -4,103 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 
 from repmgr_hooks.cluster import barmans
 from repmgr_hooks.cluster.last_known import NOTHING_KNOWN, LastKnownPrimary
 from repmgr_hooks.cluster.observe import NodeState
+from repmgr_hooks.cluster.reasons import Reason, ReasonCode
 from repmgr_hooks.errors import Problem
 from repmgr_hooks.event import Event
 from repmgr_hooks.settings.barman import Barman
 from repmgr_hooks.settings.cluster import Cluster
-
-
-class ReasonCode(Enum):
-    """What a reason says in words; and if something is wrong, what to do about it."""
-
-    def __init__(self, words: str, hint: str = "") -> None:
-        self.words, self.hint = words, hint
-
-    # A primary is known.
-    ONLY = ("the only node out of recovery",)
-    NEWEST = ("the newest of several nodes out of recovery, and promoted by repmgr",)
-    SO_FAR = ("the newest of several nodes out of recovery, and the primary so far",)
-    KEPT = ("it was the primary or repmgr promoted it, and repmgr has promoted none that is newer",)
-    # The primary is unknown.
-    NOBODY = ("no node is out of recovery", "promote one")
-    UNHEARD = (
-        "no node is out of recovery, but there is no answer from {nodes}",
-        "make {nodes} answer; promote a standby only if no other node can be a primary, and repmgrd does not do it",
-    )
-    FOREIGN = (
-        "{nodes} does not have the cluster's system identifier",
-        "correct its address; after a restore: repmgr-hooks reconcile --reset-state",
-    )
-    SYSTEMS = (
-        "the nodes belong to different systems",
-        "correct the addresses, or set 'system_identifier' in the configuration",
-    )
-    BEHIND = (
-        "{nodes} is a primary on an older timeline than {timeline}, which was seen already",
-        "make the newer primary reachable; after a restore: repmgr-hooks reconcile --reset-state",
-    )
-    TWINS = ("{nodes} are both primary on timeline {timeline}", "stop or rejoin all but one")
-    UNCLEAR = ("{nodes} are out of recovery, and repmgr did not promote the newest", "stop or rejoin all but one")
-    FOLLOWED = (
-        "{nodes} was promoted, and not by repmgr, while a standby still receives WAL from the primary so far",
-        "stop one of the two",
-    )
-    SWINGING = ("the primary has changed too often lately, now to {nodes}", "to follow it now: repmgr-hooks reconcile")
-    AWAY = (
-        "this gateway was away, nothing else shows that its last primary is still the one, and {nodes} does not answer",
-        "make it answer, or start the other gateway; if you know that it is: repmgr-hooks reconcile",
-    )
-    # Beside a decision.
-    STALE_PRIMARY = (
-        "SPLIT-BRAIN: {nodes} is a stale primary (timeline {own} < {timeline})",
-        "no port leads to {nodes}; stop it, and rejoin it: repmgr node rejoin",
-    )
-    BESIDE = (
-        "{nodes} was promoted beside the primary, and not by repmgr",
-        "no port leads to {nodes}; stop it, and rejoin it: repmgr node rejoin",
-    )
-    SILENT = ("{nodes} does not answer",)
-    UNREGISTERED = (
-        "{nodes} is in the configuration and not in repmgr.nodes",
-        "register {nodes}, or remove it from the configuration",
-    )
-    UNCONFIGURED = (
-        "{nodes} is in repmgr.nodes and not in the configuration: a promotion of it would not be followed",
-        "add {nodes} to the configuration, or unregister it",
-    )
-    METADATA = ("repmgr.nodes does not name {nodes} as the one active primary", "see 'repmgr cluster show'")
-
-
-@dataclass(frozen=True)
-class Reason:
-    """Why a decision is as it is, as data; ``str`` puts it in words. ``own``: the timeline of the node itself."""
-
-    code: ReasonCode
-    nodes: tuple[int, ...] = ()
-    timeline: int = 0
-    own: int = 0
-
-    def __str__(self) -> str:
-        return self._said(self.code.words)
-
-    @property
-    def hint(self) -> str:
-        """What to do about it; empty if nothing is wrong."""
-        return self._said(self.code.hint)
-
-    @property
-    def problem(self) -> Problem:
-        """The same in a form that is stored and sent."""
-        return Problem(self.code.name.lower(), str(self), self.hint)
-
-    def _said(self, words: str) -> str:
-        nodes = " and ".join(f"node {node}" for node in self.nodes)
-        return words.format(nodes=nodes, timeline=self.timeline, own=self.own)
 
 
 @dataclass(frozen=True)
@@ -266,10 +178,21 @@ def _stale_primaries(
         state
         for state in primaries
         if state.timeline < last_known.timeline
-        or any(
-            other.timeline > state.timeline and state.node not in other.registered_primaries != () for other in voters
-        )
+        or any(other.timeline > state.timeline and _has_left(state, other, last_known) for other in voters)
     )
+
+
+def _has_left(state: NodeState, other: NodeState, last_known: LastKnownPrimary) -> bool:
+    """True if repmgr has made a node follow another than this one; what a standby without a stream has from before a
+    failover says nothing of it.
+    """
+    named = other.registered_primaries
+    old = named == (last_known.primary,) and not other.is_primary and not _streams(other)
+    return bool(named) and state.node not in named and not old
+
+
+def _streams(state: NodeState) -> bool:
+    return state.receiver is not None and state.receiver.streaming
 
 
 def _notes(
@@ -281,6 +204,8 @@ def _notes(
             yield Reason(ReasonCode.STALE_PRIMARY, (state.node,), max(newest, known_timeline), state.timeline)
     if primary and (newer := _nodes(s for s in states if s.is_primary and s.timeline > primary.timeline)):
         yield Reason(ReasonCode.BESIDE, newer)
+    if primary is None:
+        yield from _stray(states)
     silent = _nodes(state for state in states if not state.reachable)
     yield from (Reason(ReasonCode.SILENT, (node,)) for node in silent)
     configured = [state.node for state in states]
@@ -293,6 +218,13 @@ def _notes(
     yield from (Reason(ReasonCode.UNREGISTERED, (node,)) for node in configured if node not in known)
     if not primary.made_by_repmgr and primary.node in known:
         yield Reason(ReasonCode.METADATA, (primary.node,))
+
+
+def _stray(states: Sequence[NodeState]) -> Iterable[Reason]:
+    led = max((state.timeline for state in states if state.is_primary), default=None)
+    for state in states:
+        if led is not None and state.reachable and not state.witness and state.timeline > led and not _streams(state):
+            yield Reason(ReasonCode.STRAY, (state.node,), led, state.timeline)
 
 
 def _nodes(states: Iterable[NodeState]) -> tuple[int, ...]:

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
-from repmgr_hooks.cluster.decide import PrimaryDecision, ReasonCode
+from repmgr_hooks.cluster.decide import PrimaryDecision
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.cluster.primary import PrimaryFinder
+from repmgr_hooks.cluster.reasons import ReasonCode
 from repmgr_hooks.engine.routes import Action
 from repmgr_hooks.errors import Problem, Stopped
 from repmgr_hooks.event import Event

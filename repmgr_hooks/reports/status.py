@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from repmgr_hooks import clock
-from repmgr_hooks.cluster.decide import PrimaryDecision, Reason, ReasonCode
+from repmgr_hooks.cluster.decide import PrimaryDecision
 from repmgr_hooks.cluster.gateways import GatewaySeen
 from repmgr_hooks.cluster.observe import NodeState
 from repmgr_hooks.cluster.probe import Probe, merged
 from repmgr_hooks.cluster.readiness import Obstacle, Readiness
+from repmgr_hooks.cluster.reasons import Reason, ReasonCode
 from repmgr_hooks.cluster.repmgr_files import program
 from repmgr_hooks.cluster.wal import size
 from repmgr_hooks.errors import Problem, hint_lines
@@ -185,7 +186,8 @@ class ClusterStatus:
             yield "HINT: journalctl -u repmgr-hooks says why"
         if self.overdue:
             yield f"WARNING {self.waiting} event(s) wait to be handled"
-            yield "HINT: make sure that repmgr-hooks.service is running"
+            after = f"process {self.lock.process} is at work, and they come next" if self.lock else ""
+            yield f"HINT: {after or 'make sure that repmgr-hooks.service is running'}"
         if self.failed:
             end = "given up" if self.failed.attempt >= self.attempts else "will be tried again"
             yield f"FAILED, {end}: {self.failed.message}"

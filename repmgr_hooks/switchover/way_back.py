@@ -20,9 +20,9 @@ from dataclasses import replace
 from shlex import quote
 
 from repmgr_hooks import clock
-from repmgr_hooks.cluster.decide import ReasonCode
 from repmgr_hooks.cluster.observe import NodeState
 from repmgr_hooks.cluster.primary import PrimaryFinder
+from repmgr_hooks.cluster.reasons import ReasonCode
 from repmgr_hooks.cluster.repmgr_files import identities
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.settings.cluster import Cluster

@@ -24,7 +24,11 @@ def apply(step: Step, host: Host) -> None:
     begun = host.now()
     end = begun + seconds_for(step, host)
     while True:
-        said = _do(step.do, host, end - host.now())
+        try:
+            said = _do(step.do, host, end - host.now())
+        except OperationFailed as error:
+            error.hint = error.hint or step.hint
+            raise
         again = host.now() + step.every
         if step.until is None or _becomes_true(step, step.until, host, again if end - again >= SHORTEST_TRY else end):
             return

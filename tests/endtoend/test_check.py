@@ -383,6 +383,22 @@ def node_that_lets_us_not_in(lab: Lab) -> Iterator[None]:
     lab.db2.pg_ctl("reload")
 
 
+@fault("barman.login", "main_backup node 2")
+def standby_that_lets_barman_not_stream(lab: Lab) -> Iterator[None]:
+    with edited(lab.db2, f"{DATA}/pg_hba.conf", "host    replication  streaming_barman", "#"):
+        lab.db2.pg_ctl("reload")
+        yield
+    lab.db2.pg_ctl("reload")
+
+
+@fault("barman.login", "main_backup node 2")
+def standby_that_lets_barman_not_ask(lab: Lab) -> Iterator[None]:
+    with edited(lab.db2, f"{DATA}/pg_hba.conf", "host    postgres     barman", "#"):
+        lab.db2.pg_ctl("reload")
+        yield
+    lab.db2.pg_ctl("reload")
+
+
 @fault("nodes.rights", "main")
 def missing_grant(lab: Lab) -> Iterator[None]:
     lab.db1.sql("revoke pg_signal_backend from watcher")

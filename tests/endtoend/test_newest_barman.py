@@ -72,7 +72,7 @@ def test_failover(newest: Lab) -> None:
     assert re.search(r"^OK +barman\.cron ", lab.gateway.hooks("check").stdout, re.MULTILINE)
 
     place = f"{ARCHIVE}/00000002.history"
-    wait_for(lambda: archived(lab, "00000002.history"), "the history file in the archive", every=1)
+    wait_for(lambda: archived(lab.gateway, "00000002.history"), "the history file in the archive", every=1)
     lab.gateway.run("mv", place, "/var/tmp/lost")
     assert "  MISSING 00000002.history\n" in lab.gateway.hooks("check-wal").stdout
     lab.gateway.barman("backup", "--immediate-checkpoint", "main_backup")

@@ -24,30 +24,32 @@ def serve_standbys(lab: Lab) -> None:
     lab.put(lab.gateway, CONFIG, re.sub(r"(\d: {host: ([\d.]+))}", ssh, text))
 
 
-def back_up(lab: Lab, primary: Host) -> None:
+def back_up(lab: Lab, primary: Host, where: Host | None = None) -> None:
     """Make a backup, with all the WAL that it needs; Barman wants to have archived some before.
 
-    The WAL is not left to ``--wait``: at the beginning of a file pg_walfile_name names that one from PostgreSQL 17 on,
-    and no longer the one before; Barman before 3.20 then waits for a file that nobody closes.
+    ``where``: on which host, if not the gateway. The WAL is not left to ``--wait``: at the beginning of a file
+    pg_walfile_name names that one from PostgreSQL 17 on, and no longer the one before; Barman before 3.20 then waits
+    for a file that nobody closes.
     """
-    archive(lab, primary)
-    lab.gateway.barman("backup", "--immediate-checkpoint", "main_backup")
-    archive(lab, primary)
-    lab.gateway.barman("check-backup", "main_backup", "latest")
+    barmans = where or lab.gateway
+    archive(lab, primary, where)
+    barmans.barman("backup", "--immediate-checkpoint", "main_backup")
+    archive(lab, primary, where)
+    barmans.barman("check-backup", "main_backup", "latest")
 
 
-def archive(lab: Lab, primary: Host) -> None:
+def archive(lab: Lab, primary: Host, where: Host | None = None) -> None:
     """Have the WAL that is written by now in Barman's archive; a closed file goes there when the next one begins."""
     closed = primary.sql("select pg_walfile_name(pg_current_wal_insert_lsn()) from txid_current()")
     primary.sql("select pg_switch_wal()")
     primary.sql("select txid_current()")
-    wait_for(lambda: archived(lab, closed), f"{closed} in Barman's archive")
+    wait_for(lambda: archived(where or lab.gateway, closed), f"{closed} in Barman's archive")
 
 
-def archived(lab: Lab, name: str) -> bool:
+def archived(where: Host, name: str) -> bool:
     """True if a file is in Barman's archive, after a try to bring it there."""
-    lab.gateway.barman("archive-wal", "main_backup", check=False)
-    return bool(lab.gateway.run("find", "/var/lib/barman/main_backup/wals", "-name", name))
+    where.barman("archive-wal", "main_backup", check=False)
+    return bool(where.run("find", "/var/lib/barman/main_backup/wals", "-name", name))
 
 
 def show_backups_to_repmgr(lab: Lab) -> None:

@@ -21,6 +21,7 @@ from repmgr_hooks.netfilter.conntrackd import CONFIGURATION as CONNTRACKD
 from repmgr_hooks.netfilter.family import Family
 from repmgr_hooks.setup import gateways
 from tests.lab import BASE, CONFIG, CONFIG_FILE, Failed, Host, Lab, must, on_nodes, said, three, wait_for
+from tests.lab.barman import back_up
 
 VIRTUAL = "10.0.0.20"
 OWN = {"gateway": "10.0.0.21", "gateway2": "10.0.0.22"}
@@ -120,6 +121,8 @@ class TwoGateways(Lab):
             wait_for(lambda: self.holders() == [self.gateway], "the first gateway to have the address")
         for host in self.gateways:
             wait_for(lambda h=host: len(self.led(h)) == 2, f"{host.name} to lead both ports")
+        for host in self.barmans:
+            back_up(self, self.db1, host)
         if repmgrd:
             on_nodes.start_repmgrd(self)
 

@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from repmgr_hooks.cluster.decide import ReasonCode
 from repmgr_hooks.cluster.probe import ProbeCode
 from repmgr_hooks.cluster.readiness import Hindrance
+from repmgr_hooks.cluster.reasons import ReasonCode
 from tests.hints import TYPED, UNTYPED
 
 ROOT = Path(__file__).resolve().parents[2]

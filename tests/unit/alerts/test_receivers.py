@@ -14,7 +14,8 @@ from repmgr_hooks.alerts.incident import AGAIN, HEADLINE, RETRY, SETTLED, Delive
 from repmgr_hooks.alerts.rules import conditions, open_gate
 from repmgr_hooks.barman import wal_continuity
 from repmgr_hooks.barman.wal_continuity import FAULTS, StreamPosition, StreamState
-from repmgr_hooks.cluster.decide import PrimaryDecision, Reason, ReasonCode
+from repmgr_hooks.cluster.decide import PrimaryDecision
+from repmgr_hooks.cluster.reasons import Reason, ReasonCode
 from repmgr_hooks.engine.run import place_of
 from repmgr_hooks.errors import OperationFailed, Problem
 from repmgr_hooks.journal.rows import Failed, Place, RunRow

@@ -29,6 +29,12 @@ def test_a_standby_that_lets_clients_in() -> None:
     assert said(None) == [("OK", "lets app in, as the primary does", "")]
 
 
+def test_what_a_standby_refuses_only_once_logged_in_is_no_fault() -> None:
+    """The role may have default_transaction_isolation = serializable."""
+    refused = Visit("ask", "ERROR:  cannot use serializable mode in a hot standby", "0A000")
+    assert said(refused) == [("OK", "lets app in, as the primary does", "")]
+
+
 @pytest.mark.parametrize(
     ("error", "level", "hint"),
     [

@@ -244,7 +244,7 @@ def test_who_may_not_change_rules_is_told_so_at_once(
     """As barman it tried for two minutes, and a failed run was recorded."""
     journal.pause("main", None, "new disks")
     monkeypatch.setattr("os.geteuid", lambda: 34)
-    monkeypatch.setattr("repmgr_hooks.cli.rights.may_see_rules", lambda: False)
+    monkeypatch.setattr("repmgr_hooks.cli.rights.may_change_rules", lambda: False)
     assert run(*command.split()) == 2
     assert capsys.readouterr().err.endswith("root's to change, and nothing was done\nHINT: run it as root\n")
     assert journal.paused("main") is not None

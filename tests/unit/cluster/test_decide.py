@@ -9,9 +9,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from repmgr_hooks.cluster.decide import PrimaryDecision, Reason, ReasonCode, decide
+from repmgr_hooks.cluster.decide import PrimaryDecision, decide
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.cluster.observe import NodeState, Registered, WalReceiver
+from repmgr_hooks.cluster.reasons import Reason, ReasonCode
 
 SYSTEM = "7300000000000000001"
 OTHER_SYSTEM = "7300000000000000002"
@@ -604,3 +605,18 @@ def test_a_primary_that_repmgr_has_replaced_is_not_kept_for_a_third_that_somebod
     decision = decide(states, LastKnownPrimary(1, 1, SYSTEM))
     assert (decision.primary, decision.stale_primaries) == (2, (1,))
     assert [note.code for note in decision.notes if note.nodes == (3,)][0] is ReasonCode.BESIDE
+
+
+def test_a_stray_standby_makes_the_promoted_node_no_stale_one_and_is_named() -> None:
+    """It was promoted by mistake, twice, and made a standby again without a rejoin: what it has of repmgr is old."""
+    found = decide([silent(1), primary(2, 2), standby(3, 3)], NODE_1)
+    assert (found.primary, found.reason.code, found.stale_primaries) == (None, ReasonCode.BEHIND, ())
+    assert Reason(ReasonCode.STRAY, (3,), 2, 3) in found.notes
+    found = decide([primary(1, 1), standby(2, 1, follows=1), standby(3, 3)], NODE_1)
+    assert [note.nodes for note in found.notes if note.code is ReasonCode.STRAY] == [(3,)]
+
+
+def test_a_standby_that_receives_or_that_repmgr_has_told_of_another_is_no_stray_one() -> None:
+    for other in (standby(3, 3, follows=4), standby(3, 3, named=(4,))):
+        assert decide([silent(1), primary(2, 2), other], NODE_1).stale_primaries == (2,)
+    assert decide([primary(1, 1), standby(2, 1, follows=1), standby(3, 1)], NODE_1).notes == ()

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from repmgr_hooks import config
-from repmgr_hooks.cluster.decide import Reason, ReasonCode
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
+from repmgr_hooks.cluster.reasons import Reason, ReasonCode
 from repmgr_hooks.engine import asking
 from repmgr_hooks.engine.dispatcher import handle
 from repmgr_hooks.engine.drift import find_drift as drift

@@ -14,8 +14,9 @@ from types import SimpleNamespace
 import pytest
 
 from repmgr_hooks import clock, config
-from repmgr_hooks.cluster.decide import ClusterState, Reason, ReasonCode
+from repmgr_hooks.cluster.decide import ClusterState
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
+from repmgr_hooks.cluster.reasons import Reason, ReasonCode
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine.dispatcher import handle
 from repmgr_hooks.engine.routes import Action, ManagedCluster, Route
@@ -25,6 +26,7 @@ from repmgr_hooks.handlers import slot
 from repmgr_hooks.journal.heartbeat import write_heartbeat
 from repmgr_hooks.journal.holds import Holder
 from repmgr_hooks.journal.journal import Journal
+from repmgr_hooks.lock import Holder as LockHolder
 from repmgr_hooks.lock import exclusive
 from repmgr_hooks.reports import metrics
 from repmgr_hooks.reports.look import look
@@ -285,6 +287,8 @@ def test_events_that_wait(journal: Journal) -> None:
         "  WARNING 2 event(s) wait to be handled",
         "  HINT: make sure that repmgr-hooks.service is running",
     ]
+    busy = replace(found, lock=LockHolder(4711, received, "repmgr-hooks worker"))
+    assert busy.lines()[-1] == "  HINT: process 4711 is at work, and they come next"
 
 
 def test_events_that_have_just_come(journal: Journal) -> None:
