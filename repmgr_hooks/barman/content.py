@@ -88,7 +88,7 @@ def compare(held: ArchivedWal, primary: PrimaryWal, barman: Barman, host: Host) 
     damaged = {name: why for name, why in flaws.items() if why}
     for name, why in damaged.items():
         log.warning("Barman's %s is damaged, and no restore gets beyond it; make a base backup: %s", name, why)
-    same, other = tuple(name for name in both if name in equal), tuple(flaws.keys() - damaged.keys())
+    same, other = (tuple(name for name in both if name in group) for group in (equal, flaws.keys() - damaged.keys()))
     return Compared(same, other, said["texts"].get(history), damaged)
 
 

@@ -18,6 +18,7 @@ from repmgr_hooks.netfilter.family import Family
 from repmgr_hooks.settings.barman import Barman
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system.steps import Host
+from repmgr_hooks.system.visit import LATE
 
 LIMIT = 5.0
 STREAMS = "streaming_conninfo"
@@ -27,12 +28,12 @@ STREAMS = "streaming_conninfo"
 def look(cluster: Cluster, settings: Barman, host: Host, standbys: Iterable[int]) -> Iterator[Finding]:
     """Log in on each of them as Barman does; not if Barman is elsewhere, or is seen there under another address."""
     try:
-        ways = barman_config.ways(archive.shown(settings, host, constant=True))
+        ways = {} if settings.login else barman_config.ways(archive.shown(settings, host, constant=True))
     except OperationFailed:
         return  # it was said already
     for node in standbys:
         topic = Topic("barman.login", f"{settings.server} node {node}")
-        if settings.login or not seen_as_client(cluster, node, host):
+        if not ways or not seen_as_client(cluster, node, host):
             yield topic.ok("not tried as Barman: it sees this host under another address than Barman")
             continue
         yield _judged(topic, cluster, node, {name: _straight(cluster, node, name, ways[name]) for name in ways}, host)
@@ -56,7 +57,12 @@ def _judged(topic: Topic, cluster: Cluster, node: int, ways: dict[str, str], hos
             database = "replication" if "replication" in parts else parts.get("dbname", parts["user"])
             source = host.route(cluster.endpoint(node).host).source or cluster.gateway.snat
             line = f"host {database} {parts['user']} {Family(source).exactly(source)} scram-sha-256"
-            what = f"Barman's {name} could not log in if it were the primary: {visit.error}"
-            return topic.fail(what, f"in pg_hba.conf of node {node}, above any 'reject', then reload: {line}")
+            hint = f"in pg_hba.conf of node {node}, above any 'reject', then reload: {line}"
+            if "pg_hba.conf" not in visit.error:
+                hint = f"check role {parts['user']}, and max_wal_senders and max_connections of node {node}"
+            return topic.fail(f"Barman's {name} could not log in if it were the primary: {visit.error}", hint)
+    if any(visit.error == LATE for visit in visits.values()):
+        what = f"whether Barman could log in if it were the primary is unknown: {LATE}"
+        return topic.warn(what, "repmgr-hooks check")
     # Asked for a password that there is only for the gateway's port, it is let in all the same.
     return topic.ok("lets Barman in, as the primary does")

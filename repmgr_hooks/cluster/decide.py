@@ -221,9 +221,12 @@ def _notes(
 
 
 def _stray(states: Sequence[NodeState]) -> Iterable[Reason]:
-    led = max((state.timeline for state in states if state.is_primary), default=None)
+    primaries = [state for state in states if state.is_primary]
+    led = max((state.timeline for state in primaries), default=None)
+    systems = {state.system_identifier for state in primaries}
     for state in states:
-        if led is not None and state.reachable and not state.witness and state.timeline > led and not _streams(state):
+        ours = state.reachable and not state.witness and state.system_identifier in systems
+        if ours and led is not None and state.timeline > led and not _streams(state):
             yield Reason(ReasonCode.STRAY, (state.node,), led, state.timeline)
 
 
