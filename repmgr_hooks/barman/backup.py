@@ -138,7 +138,8 @@ def report(held: ArchivedWal, primary: PrimaryWal, barman: Barman, host: Host) -
         )
     wanted = lineage.files(first, max(first, primary.last_closed))
     missing = wal_continuity.missing(held.files, lineage, primary.last_closed, first)
-    behind = bool(missing) and not any(name > missing[0] for name in wanted if name in held.files)
+    newer = any(name > missing[0] for name in wanted if name in held.files) if missing else False
+    behind = bool(missing) and not newer and not any(name in held.broken for name in missing)
     said = Problem("", "")
     if missing:
         said = wal_continuity.BEHIND if behind else Problem.of(wal_continuity.archive_gap(missing, barman))

@@ -12,6 +12,7 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 from importlib import resources
 from typing import Any
 
@@ -84,12 +85,18 @@ def compare(held: ArchivedWal, primary: PrimaryWal, barman: Barman, host: Host) 
         # What cannot be seen keeps no stream from starting; `check` says what is to be done about it.
         log.warning("what Barman has cannot be compared with the primary's: %s", error)
         return Compared()
-    flaws = {name: _flaw(name, primary, barman, host) for name in both if name not in equal}
+    # One that cannot be read may be damaged, too.
+    flaws = {name: _flaw(name, primary, barman, host) for name in files if theirs[name] and name not in equal}
     damaged = {name: why for name, why in flaws.items() if why}
     for name, why in damaged.items():
-        log.warning("Barman's %s is damaged, and no restore gets beyond it; make a base backup: %s", name, why)
+        _tell_once(name, why)
     same, other = (tuple(name for name in both if name in group) for group in (equal, flaws.keys() - damaged.keys()))
     return Compared(same, other, said["texts"].get(history), damaged)
+
+
+@lru_cache(256)
+def _tell_once(name: str, why: str) -> None:
+    log.warning("Barman's %s is damaged; a restore needs a base backup that was made after it: %s", name, why)
 
 
 def _flaw(name: str, primary: PrimaryWal, barman: Barman, host: Host) -> str:
@@ -103,7 +110,7 @@ def _flaw(name: str, primary: PrimaryWal, barman: Barman, host: Host) -> str:
 
 def damage(name: str, primary: PrimaryWal, barman: Barman, host: Host) -> str:
     """Return what is wrong with the records of a file by themselves: a disk's fault. Empty if they hold together, as
-    those of another branch do, or if that cannot be seen where Barman runs. Raises OperationFailed.
+    those of another branch do. Raises OperationFailed, also if it cannot be seen where Barman runs.
     """
     size = primary.lineage.segment_size
     _, number = parse_name(name, size) or (0, 0)
@@ -111,7 +118,10 @@ def damage(name: str, primary: PrimaryWal, barman: Barman, host: Host) -> str:
         ((version,),) = host.fetch(Sql(primary.node, VERSION), LIMIT)
     ends = {"start": lsn(number * size), "end": lsn((number + 1) * size)}
     sought = {"names": [name], **ends, "segment_size": size, "version": version, "seconds": LIMIT}
-    return str(ask("follow", barman, host, 2 * LIMIT, module="follow", **sought)["problem"])
+    said = ask("follow", barman, host, 2 * LIMIT, module="follow", **sought)
+    if said["unable"]:
+        raise OperationFailed(said["unable"], code="unable")
+    return str(said["problem"])
 
 
 def up_to_a_switch(differing: list[str], node: int, barman: Barman, host: Host) -> set[str]:

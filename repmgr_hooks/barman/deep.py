@@ -11,6 +11,7 @@ from repmgr_hooks.barman import content
 from repmgr_hooks.barman.backup import Report
 from repmgr_hooks.barman.wal_continuity import PrimaryWal
 from repmgr_hooks.cluster.wal import TimelineHistory, history_name, lsn, parse_history, parse_name
+from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.settings.barman import Barman
 from repmgr_hooks.settings.cluster import Postgres
 from repmgr_hooks.system.steps import Host, Program, Sql
@@ -66,6 +67,9 @@ def follow(
 
     The parts overlap so that no record is left out. Ends at the first thing that is wrong. Raises OperationFailed.
     """
+    if found.broken:
+        (name, why), *_ = found.broken.items()
+        return Proof("deep", "nothing was followed", f"{name}: {why}")
     if not found.whole:
         return Proof("deep", "", unable="not all files are there, and whole; the records were not followed")
     lineage, size = primary.lineage, primary.lineage.segment_size
@@ -179,5 +183,8 @@ def restore(
     # The last record of a file may end in the next one. At the beginning of the last one nothing of it was replayed.
     if said["bytes"] <= last * size:
         return Proof("restore", text, f"Barman has WAL up to {lsn((last + 1) * size)}")
-    flaw = content.damage(found.last, primary, barman, host)
+    try:
+        flaw = content.damage(found.last, primary, barman, host)
+    except OperationFailed as error:
+        return Proof("restore", f"{text}; whether that is all of {found.last} is not known: {error}")
     return Proof("restore", text, flaw and f"{found.last} is damaged: {flaw}")

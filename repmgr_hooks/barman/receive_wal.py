@@ -63,13 +63,13 @@ def _is_receiver(words: Sequence[str], server: str) -> bool:
 def stop(state: ClusterState, words: tuple[str, ...], until: Sql | None = None) -> Step:
     """By the ``words`` that stop one. It answers 1 both when nothing runs and when it failed: the text says which.
 
-    Barman sends SIGTERM and gives up after 10 s (process.py), so one that stands still, and its pg_receivewal, must be
+    Barman sends SIGTERM and gives up after 10 s (process.py), so one that hangs, and its pg_receivewal, must be
     killed by whoever has seen why.
     """
     program = barman(state, *words, tolerate="no such process")
     target = state.barman.server
     kill = Program(state.barman.beside("pkill", "-KILL", "-f", rf"receive-?wal.*[ /]{re.escape(target)}([ /]|$)"))
-    hint = f"if it stands still, kill it, and what it has started: {kill}"
+    hint = f"if it hangs, kill it, and what it has started: {kill}"
     return Step("stop Barman's receive-wal", program, STOP_LIMIT, "stop_stream", target, until=until, hint=hint)
 
 

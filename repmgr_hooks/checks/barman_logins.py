@@ -18,9 +18,10 @@ from repmgr_hooks.netfilter.family import Family
 from repmgr_hooks.settings.barman import Barman
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system.steps import Host
-from repmgr_hooks.system.visit import LATE
 
 LIMIT = 5.0
+NO_PASSWORD = "no password supplied"
+"""libpq's words for a server that asks for one."""
 STREAMS = "streaming_conninfo"
 """What the names of those connection strings end with by which WAL is streamed."""
 
@@ -36,33 +37,38 @@ def look(cluster: Cluster, settings: Barman, host: Host, standbys: Iterable[int]
         if not ways or not seen_as_client(cluster, node, host):
             yield topic.ok("not tried as Barman: it sees this host under another address than Barman")
             continue
-        yield _judged(topic, cluster, node, {name: _straight(cluster, node, name, ways[name]) for name in ways}, host)
+        straight = {name: _straight(cluster, node, name, text) for name, text in ways.items()}
+        if all(straight.values()):
+            yield _judged(topic, cluster, node, straight, host)
+        else:
+            yield topic.ok("not tried as Barman: its user stands elsewhere than in its connection string")
 
 
 def _straight(cluster: Cluster, node: int, name: str, text: str) -> str:
-    """Return how Barman would connect to the node, if it came straight to it; empty if the text names no user."""
+    """Return how Barman would connect to the node, if it came straight to it; empty if the text does not say all."""
     there, parts = cluster.endpoint(node), barman_config.words_of(text)
-    if not parts.get("user"):
+    if not parts.get("user") or "service" in parts:
         return ""
-    kept = {key: value for key, value in parts.items() if key not in ("host", "hostaddr", "port", "service")}
-    kept |= {"replication": "true"} if name.endswith(STREAMS) else {}
-    return conninfo.make_conninfo("", **{**kept, "host": there.host, "port": str(there.port)})
+    led = {"host": there.host, "hostaddr": there.host, "port": str(there.port)}
+    streams = {"replication": "true"} if name.endswith(STREAMS) else {}
+    return conninfo.make_conninfo("", **{**parts, **streams, **led})
 
 
 def _judged(topic: Topic, cluster: Cluster, node: int, ways: dict[str, str], host: Host) -> Finding:
-    visits = host.visit_each({name: way for name, way in ways.items() if way}, LIMIT)
-    for name, visit in visits.items():
-        if visit.stage == "connect" and visit.rejected:
+    visits = host.visit_each(ways, LIMIT)
+    kept_out = {name: visit.error for name, visit in visits.items() if visit.stage == "connect" and visit.error}
+    for name, error in kept_out.items():
+        what = f"Barman's {name} could not log in if it were the primary: {error}"
+        if "pg_hba.conf" in error:
             parts = conninfo.conninfo_to_dict(ways[name])
             database = "replication" if "replication" in parts else parts.get("dbname", parts["user"])
             source = host.route(cluster.endpoint(node).host).source or cluster.gateway.snat
             line = f"host {database} {parts['user']} {Family(source).exactly(source)} scram-sha-256"
-            hint = f"in pg_hba.conf of node {node}, above any 'reject', then reload: {line}"
-            if "pg_hba.conf" not in visit.error:
-                hint = f"check role {parts['user']}, and max_wal_senders and max_connections of node {node}"
-            return topic.fail(f"Barman's {name} could not log in if it were the primary: {visit.error}", hint)
-    if any(visit.error == LATE for visit in visits.values()):
-        what = f"whether Barman could log in if it were the primary is unknown: {LATE}"
-        return topic.warn(what, "repmgr-hooks check")
-    # Asked for a password that there is only for the gateway's port, it is let in all the same.
-    return topic.ok("lets Barman in, as the primary does")
+            return topic.fail(what, f"in pg_hba.conf of node {node}, above any 'reject', then reload: {line}")
+        if "max_wal_senders" in error:
+            return topic.fail(what, f"raise max_wal_senders on node {node}, and restart it")
+    # There may be a password for the gateway's port alone.
+    if unknown := [error for error in kept_out.values() if NO_PASSWORD not in error]:
+        what = f"whether Barman could log in if it were the primary is unknown: {unknown[0]}"
+        return topic.warn(what, f"see the log of node {node}")
+    return topic.ok("asks Barman for a password" if kept_out else "lets Barman in, as the primary does")

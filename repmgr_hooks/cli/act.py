@@ -134,7 +134,7 @@ def carry_out(
     if cause in ("boot", "event") and pause_of(name, journal, loaded.state_dir):
         if events:  # one that could be stored does not come here
             log.error(
-                "%s: paused, and %s could not be stored: it is lost; 'resume' puts right what it was about",
+                "%s: paused, and %s could not be stored: it is lost; 'resume' puts the cluster right without it",
                 name,
                 events[0],
             )

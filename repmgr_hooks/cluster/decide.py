@@ -205,7 +205,7 @@ def _notes(
     if primary and (newer := _nodes(s for s in states if s.is_primary and s.timeline > primary.timeline)):
         yield Reason(ReasonCode.BESIDE, newer)
     if primary is None:
-        yield from _stray(states)
+        yield from _stray(states, stale_primaries)
     silent = _nodes(state for state in states if not state.reachable)
     yield from (Reason(ReasonCode.SILENT, (node,)) for node in silent)
     configured = [state.node for state in states]
@@ -220,8 +220,9 @@ def _notes(
         yield Reason(ReasonCode.METADATA, (primary.node,))
 
 
-def _stray(states: Sequence[NodeState]) -> Iterable[Reason]:
-    primaries = [state for state in states if state.is_primary]
+def _stray(states: Sequence[NodeState], stale_primaries: tuple[int, ...]) -> Iterable[Reason]:
+    """Beside a stale primary, a standby on a newer timeline is what is left of the newer primary."""
+    primaries = [state for state in states if state.is_primary and state.node not in stale_primaries]
     led = max((state.timeline for state in primaries), default=None)
     systems = {state.system_identifier for state in primaries}
     for state in states:

@@ -59,7 +59,7 @@ class ReasonCode(Enum):
     )
     STRAY = (
         "{nodes} is in recovery on timeline {own}, on which no primary answers, and receives from nobody",
-        "if it was promoted by mistake, or its primary is gone for good: stop it, and rejoin or clone it",
+        "it may have what no other node has; only if it was promoted by mistake: stop it, and rejoin or clone it",
     )
     SILENT = ("{nodes} does not answer",)
     UNREGISTERED = (

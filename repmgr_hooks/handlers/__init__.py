@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from repmgr_hooks import clock
 from repmgr_hooks.errors import Problem, UsageError, mistake
 from repmgr_hooks.files import untrusted
 from repmgr_hooks.handlers.contract import NAMES, Handler
@@ -55,7 +56,7 @@ BUILT_IN: Mapping[str, str] = {
 """Each is the module of its name here, which is imported when a route names it; and what it says of itself."""
 OURS = "built in"
 LOAD_LIMIT = 20.0
-"""Seconds for the import of a plug-in: repmgrd may wait for it, and the service's watchdog (systemd/README.md)."""
+"""Seconds for the import of all plug-ins: repmgrd may wait for it, and the service's watchdog (systemd/README.md)."""
 CONDITION = "when"
 """Stands beside the name of a handler in a route."""
 
@@ -87,16 +88,17 @@ def plug_ins(here: bool = True) -> Mapping[str, Installed]:
         return found
     from importlib import metadata  # takes as long as all else that a command without plug-ins imports
 
+    until = clock.monotonic() + LOAD_LIMIT
     for point in metadata.entry_points(group=GROUP):
         origin = f"{point.dist.name} {point.dist.version}" if point.dist else point.value
         if point.name == CONDITION:
-            what = f"handler {point.name!r} of {origin}: in a route that is the condition of an action"
+            what = f"handler {point.name!r} of {origin}: in a route 'when' is the condition of an action"
             raise UsageError(what, hint="rename it")
         if point.name in BUILT_IN or point.name in found:
             by = OURS if point.name in BUILT_IN else found[point.name].origin
             what = f"handler {point.name!r} of {origin} is already there ({by})"
             raise UsageError(what, hint="rename it")
-        found[point.name] = Installed(point.name, _load(point, origin, here), origin)
+        found[point.name] = Installed(point.name, _load(point, origin, here, until), origin)
     return found
 
 
@@ -122,24 +124,29 @@ def _names_ours(package: Path) -> bool:
         return False
 
 
-def _load(point: metadata.EntryPoint, origin: str, here: bool) -> Handler:
+def _load(point: metadata.EntryPoint, origin: str, here: bool, until: float) -> Handler:
     from repmgr_hooks.background import Aside  # for plug-ins alone
 
+    aside = Aside(f"load {point.name}")
     try:
         found = importlib.util.find_spec(point.module) if here or os.geteuid() == 0 else None
         if found and found.origin and (wrong := untrusted(Path(found.origin))):
             what = f"handler {point.name!r} of {origin} is refused: {wrong}"
             raise UsageError(what, hint=wrong.hint)
         with contextlib.redirect_stdout(sys.stderr):  # ours may be JSON
-            module = Aside(f"load {point.name}").ask(point.load, LOAD_LIMIT)
+            module = aside.ask(point.load, max(until - clock.monotonic(), 0.1))
     except UsageError:
         raise
-    except TimeoutError:
-        what = f"handler {point.name!r} of {origin} cannot be loaded within {LOAD_LIMIT:.0f} s"
-        raise UsageError(what, hint="correct or remove it: what takes long belongs into 'observe' or a step") from None
     except BaseException as error:  # whatever a plug-in raises
+        if aside.stands_still():
+            what = f"handler {point.name!r} of {origin} cannot be loaded: plug-ins have {LOAD_LIMIT:.0f} s in all"
+            raise UsageError(
+                what, hint="correct or remove it; what takes long belongs in 'observe' or a step"
+            ) from None
         what = f"handler {point.name!r} of {origin} cannot be loaded: {error!r}"
         raise UsageError(what, hint="correct or remove it") from error
+    finally:
+        aside.end()
     if breach := breaks_contract(module):
         raise UsageError(f"handler {point.name!r} of {origin}: {breach}", hint=breach.hint)
     handler: Handler = module

@@ -7,7 +7,7 @@ import logging
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -66,7 +66,8 @@ class Store:
 
     def _unusable(self, error: object) -> OperationFailed:
         hint = "check the disk and the file's owner, or move a broken file away"
-        if isinstance(error, PermissionError) or not os.access(self._path.parent, os.R_OK | os.X_OK):
+        # Of a file in a directory that is closed to us SQLite says only that it cannot open it.
+        if isinstance(error, PermissionError) or (isinstance(error, sqlite3.OperationalError) and os.geteuid() != 0):
             hint = "run this as root; else check the file's owner"
         return OperationFailed(f"the journal {self._path} cannot be used: {error}", code="journal", hint=hint)
 
@@ -151,18 +152,18 @@ def opened(kind: type[S], path: Path, later: bool = False) -> S:
 
 @contextmanager
 def _alone(directory: Path) -> Iterator[None]:
-    """One at a time sets a journal aside; after ``PATIENCE`` nobody waits any more. Only the owner can lock it."""
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        end = clock.monotonic() + PATIENCE
-        while clock.monotonic() < end:
-            with suppress(BlockingIOError):
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            clock.sleep(0.02)
+    """One at a time sets a journal aside; after ``PATIENCE``, or where a directory cannot be locked, nobody waits."""
+    with ExitStack() as stack:
+        with suppress(OSError):
+            handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            stack.callback(os.close, handle)
+            end = clock.monotonic() + PATIENCE
+            while clock.monotonic() < end:
+                with suppress(BlockingIOError):
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                clock.sleep(0.02)
         yield
-    finally:
-        os.close(handle)
 
 
 def _checked(kind: type[S], path: Path, later: bool) -> S:
@@ -186,9 +187,10 @@ def _set_aside(path: Path, error: OperationFailed) -> None:
     wrong = "of an older version" if isinstance(error.__cause__, OlderTables) else "broken"
     log.error("the journal is %s (%s); it is now %s, and a new one begins", wrong, error.__cause__, aside)
     try:
-        path.rename(aside)
+        # These first: who opens it between finds the old one, and waits for us.
         for rest in ("-wal", "-shm"):
             path.with_name(path.name + rest).unlink(missing_ok=True)
+        path.rename(aside)
     except OSError as refused:
         what = f"{error}; and it cannot be set aside: {refused}"
         raise OperationFailed(what, code=error.code, hint=error.hint) from error

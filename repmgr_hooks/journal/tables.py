@@ -161,7 +161,7 @@ create table wal_check (           -- what check-wal showed last
 );
 create table alert (
     cluster text not null,
-    condition text not null,       -- primary, stale_primary, client, backup, wal_check, gate, run, warning, or an event
+    condition text not null,       -- primary, client, backup, wal_check, no_backup, gate, run, or an event
     severity text not null,
     summary text not null,
     details text not null,

@@ -69,7 +69,8 @@ def _now(cluster_status: ClusterStatus) -> dict[str, float | None]:
         "failover_possible": int(bool(cluster_status.readiness.candidates)) if cluster_status.readiness else None,
         "barman_streaming": int(streams) if barman else None,
         "barman_lag_bytes": max(primary.lsn - flushed, 0) if primary and flushed is not None else None,
-        "archive_healthy": int(not any(row.problem for row in checks)) if checks else None,
+        # None where nothing could be looked at.
+        "archive_healthy": 0 if any(row.problem for row in checks) else 1 if any(row.good for row in checks) else None,
         "pending_steps": len(cluster_status.pending),
         "warnings": len(cluster_status.warnings),
         "events_pending": cluster_status.waiting,

@@ -59,11 +59,15 @@ class WalVerifier:
         if this != self._settled[0]:
             self._settled = (this, now)
         shown = any(row.good and (row.primary, row.timeline) == this for row in self.found)
-        whole = shown and not any(row.of_backup for row in self.found)
+        lacking = any(row.of_backup for row in self.found)
+        whole = shown and not lacking
         tried = this == self._tried[0] and now - self._tried[1] < AGAIN
         due = this and not whole and not tried and now - self._settled[1] >= SETTLED
-        own = self._cluster.barman.on_each_gateway
-        if due and self._wanted and (own or serves(self._cluster.gateway, self._host)) and self._start(shown):
+        if not (due and self._wanted):
+            return
+        follows = self._cluster.barman.on_each_gateway or serves(self._cluster.gateway, self._host)
+        # What one of several gateways has found to be lacking, it looks for also when another has the address.
+        if (follows or lacking) and self._start(shown or not follows):
             self._tried = (this, now)
 
     def _start(self, shown: bool) -> bool:
@@ -76,7 +80,9 @@ class WalVerifier:
         try:
             self._host.run(program, LIMIT)
             what = (
-                "Barman is asked for a backup again" if shown else "the newest records of Barman's WAL are followed now"
+                "looking again for a backup that can be restored"
+                if shown
+                else "the newest records of Barman's WAL are followed now"
             )
             log.info("%s: %s: %s", self._cluster.name, what, program)
         except OperationFailed as error:

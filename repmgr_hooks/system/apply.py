@@ -27,7 +27,8 @@ def apply(step: Step, host: Host) -> None:
         try:
             said = _do(step.do, host, end - host.now())
         except OperationFailed as error:
-            error.hint = error.hint or step.hint
+            if error.code in ("program_failed", "timeout"):
+                error.hint = error.hint or step.hint
             raise
         again = host.now() + step.every
         if step.until is None or _becomes_true(step, step.until, host, again if end - again >= SHORTEST_TRY else end):

@@ -69,6 +69,7 @@ def script(shell: str) -> str:
     made = shtab.complete(top, shell, preamble="\n".join([own, *functions]))
     # Of a line that holds several commands only the words of ours: the first one is run to complete the others.
     typed = '  local -a _repmgr_hooks_typed=("${(@Q)words[1,CURRENT-1]}")\n'
+    assert "\n_shtab_repmgr_hooks() {\n" in made
     made = made.replace("\n_shtab_repmgr_hooks() {\n", "\n_shtab_repmgr_hooks() {\n" + typed * (shell == "zsh"), 1)
     # A variable of the user's shell may have the name of one that shtab does not declare.
     return made.replace("\n  local sub_parsers\n", "\n  local sub_parsers line\n")

@@ -116,12 +116,12 @@ def test_damage_without_any_event_is_mended(failed_over: Lab, damage: Callable[[
     assert not any(run["events"] for run in since)
 
 
-def test_a_receiver_that_stands_still_is_killed_by_the_hint(lab: Lab) -> None:
+def test_a_receiver_that_hangs_is_killed_by_the_hint(lab: Lab) -> None:
     """Barman sends SIGTERM, which nothing that is stopped hears, and gives up."""
     for number in lab.gateway.run("pgrep", "-f", "receive-?wal.*[ /]main_backup").split():
         os.kill(int(number), signal.SIGSTOP)
     lab.db1.sql("select pg_terminate_backend(active_pid) from pg_replication_slots where active")
-    said = r"if it stands still, kill it, and what it has started: (pkill -KILL -f .*)"
+    said = r"if it hangs, kill it, and what it has started: (pkill -KILL -f .*)"
     (hint, *_) = wait_for_answer(lambda: re.findall(said, "\n".join(worker_log(lab))), bool, "the hint", 120)
     assert not barman_streams_from(lab.db1)
     lab.gateway.run("sh", "-ec", hint)

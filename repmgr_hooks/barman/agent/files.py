@@ -25,9 +25,9 @@ PAGE_MARKS = (b"\xd0", b"\xd1")
 CUT = "is cut short"
 PAGE, HEADER, LONG_HEADER, ALIGNED = 8192, 24, 40, 8
 """Bytes (xlog_internal.h; a page of another size is not built by any packager)."""
-ZEROS = bytes(PAGE)
 RECORD = struct.Struct("<IIQBBxxI")
 """A record without data: its length, xid, the record before it, info, resource manager, CRC (xlogrecord.h)."""
+LENGTH_OF_SWITCH = struct.pack("<I", RECORD.size)
 XLOG_SWITCH, RM_XLOG = 0x40, 0
 """pg_control.h, rmgrlist.h."""
 
@@ -50,10 +50,18 @@ def sums(asked: dict[str, Any]) -> dict[str, Any]:
 
 def unreadable() -> tuple[type[Exception], ...]:
     """What is raised where a file cannot be read, or is not whole."""
-    import lzma
     import subprocess
 
-    return (OSError, EOFError, ValueError, lzma.LZMAError, subprocess.SubprocessError)
+    return (OSError, subprocess.SubprocessError, *damaged())
+
+
+def damaged() -> tuple[type[Exception], ...]:
+    """What is raised where what stands in a file cannot be right, whatever the disk and other programs do."""
+    import gzip
+    import lzma
+    import zlib
+
+    return (EOFError, ValueError, gzip.BadGzipFile, zlib.error, lzma.LZMAError)
 
 
 def switches(asked: dict[str, Any]) -> dict[str, Any]:
@@ -69,22 +77,20 @@ def switches(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def switched_at(chunks: Iterator[bytes]) -> int | None:
-    """Return the position behind the record of a WAL switch, if nothing but zeros follows; None if there is none.
+    """Return the position behind the record of a WAL switch; None if there is none.
 
-    The page headers of what follows are no zeros (xlog.c, AdvanceXLInsertBuffer). A record that two pages share is not
-    looked for.
+    Whatever follows it in the file, nobody reads (xlogreader.c). A record that two pages share is not looked for.
     """
-    last, content = 0, b""
     for number, page in enumerate(pages(chunks)):
-        if page[header(number) :] != ZEROS[: len(page) - header(number)]:
-            last, content = number, page
-    used = -(-len(content.rstrip(b"\0")) // ALIGNED) * ALIGNED
-    record = content[max(used - RECORD.size, header(last)) : used]
-    if len(record) < RECORD.size:
-        return None
-    length, _, _, info, manager, check = RECORD.unpack(record)
-    a_switch = (length, info & 0xF0, manager) == (RECORD.size, XLOG_SWITCH, RM_XLOG)
-    return last * PAGE + used if a_switch and check == crc32c(record[:-4]) else None
+        at = page.find(LENGTH_OF_SWITCH, header(number))
+        while at >= 0:
+            record = page[at : at + RECORD.size]
+            if not at % ALIGNED and len(record) == RECORD.size:
+                _, _, _, info, manager, check = RECORD.unpack(record)
+                if (info & 0xF0, manager) == (XLOG_SWITCH, RM_XLOG) and check == crc32c(record[:-4]):
+                    return number * PAGE + at + RECORD.size
+            at = page.find(LENGTH_OF_SWITCH, at + 1)
+    return None
 
 
 def header(page: int) -> int:

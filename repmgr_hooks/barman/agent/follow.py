@@ -20,7 +20,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from repmgr_hooks.barman.agent.files import is_packed, plain
+from repmgr_hooks.barman.agent.files import damaged, is_packed, plain
 from repmgr_hooks.barman.agent.files import place as place_of
 
 PREFIX = ".repmgr-hooks-"
@@ -44,8 +44,10 @@ def follow(asked: dict[str, Any]) -> dict[str, Any]:
         for name, path in files.items():
             try:
                 provide(name, path, asked)
-            except Exception as error:
+            except damaged() as error:
                 return {"problem": f"{name} cannot be read to its end: {error}", "unable": ""}
+            except Exception as error:
+                return {"problem": "", "unable": f"{name} cannot be read: {error}"}
         words = [waldump, "--quiet", "-p", place, "-t", "1", "-s", asked["start"], "-e", asked["end"]]
         again = 1 + sum(1 for _ in takewhile(lambda path: not begins_record(path), reversed(list(files.values()))))
         left = max(asked["seconds"] - (time.monotonic() - begun), 1)
@@ -62,6 +64,8 @@ def follow(asked: dict[str, Any]) -> dict[str, Any]:
         except subprocess.TimeoutExpired:
             return {"problem": "", "unable": f"pg_waldump did not end within {left:.0f} s"}
     said = ended.stderr.strip().replace("pg_waldump: ", "").replace("error: ", "")
+    if ended.returncode < 0:
+        return {"problem": "", "unable": f"pg_waldump was ended by signal {-ended.returncode}"}
     problem = (said or f"exit code {ended.returncode}") if ended.returncode else ""
     return {"problem": problem, "unable": "", "again": again}
 

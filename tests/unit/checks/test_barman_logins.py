@@ -30,10 +30,13 @@ def look(client: Visit | None, command: tuple[str, ...] = ("barman",)) -> list[F
     [
         (None, "OK", "lets Barman in, as the primary does"),
         (Visit("ask", "ERROR:  syntax error", "42601"), "OK", "lets Barman in, as the primary does"),
-        (Visit(error="fe_sendauth: no password supplied"), "OK", "lets Barman in, as the primary does"),
+        (Visit(error="fe_sendauth: no password supplied"), "OK", "asks Barman for a password"),
+        (Visit(error='FATAL:  password authentication failed for user "barman"', rejected=True), "WARN", "is unknown"),
+        (Visit(error="server does not support SSL, but SSL was required"), "WARN", "is unknown"),
+        (Visit(error="FATAL:  sorry, too many clients already", rejected=True), "WARN", "is unknown"),
         (Visit(error=LATE), "WARN", "is unknown"),
         (Visit(error=NO_ENTRY, rejected=True), "FAIL", "host postgres barman 10.0.0.20/32 scram-sha-256"),
-        (Visit(error=NO_SENDER, rejected=True), "FAIL", "max_wal_senders and max_connections of node 2"),
+        (Visit(error=NO_SENDER, rejected=True), "FAIL", "raise max_wal_senders on node 2, and restart it"),
     ],
 )
 def test_what_a_standby_says_to_barman(client: Visit | None, level: str, said: str) -> None:

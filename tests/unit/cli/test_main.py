@@ -388,7 +388,7 @@ def test_a_plug_ins_options_are_checked(tmp_path: Path, action: str, said: str) 
         (DNS + "\nobserve = 5", "dns", "observe must be a function (observe may be None)"),
         ("", "dns", "lacks Config, validate, fail_open_after, on_tick, helper, shared, observe, plan, fingerprint"),
         (DNS, "slot", "handler 'slot' of repmgr-hooks-dns 1.5 is already there (built in)"),
-        (DNS, "when", "handler 'when' of repmgr-hooks-dns 1.5: in a route that is the condition of an action"),
+        (DNS, "when", "handler 'when' of repmgr-hooks-dns 1.5: in a route 'when' is the condition of an action"),
     ],
 )
 def test_a_plug_in_that_cannot_be_used(tmp_path: Path, source: str, name: str, said: str) -> None:
@@ -407,7 +407,8 @@ def test_a_plug_in_whose_import_does_not_end(tmp_path: Path) -> None:
     ended = hooks(tmp_path, "handlers")
     assert (ended.returncode, ended.stdout) == (2, "")
     assert (
-        "handler 'dns' of repmgr-hooks-dns 1.5 cannot be loaded within 20 s\nHINT: correct or remove it" in ended.stderr
+        "handler 'dns' of repmgr-hooks-dns 1.5 cannot be loaded: plug-ins have 20 s in all\nHINT: correct or remove it"
+        in ended.stderr
     )
 
 
