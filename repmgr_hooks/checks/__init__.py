@@ -177,8 +177,9 @@ def _barman(cluster: Cluster, host: Host, decision: PrimaryDecision | None, by_m
     if cluster.barman is None:
         return []
     found = list(barman.look(cluster, cluster.barman, host, decision, by_model))
-    standbys = standbys_of(decision) if decision and decision.primary is not None else []
-    return [*found, *barman_logins.look(cluster, cluster.barman, host, standbys)]
+    if decision is None or decision.primary is None or bad(found):
+        return found  # each standby would only repeat what is wrong already
+    return [*found, *barman_logins.look(cluster, cluster.barman, host, standbys_of(decision))]
 
 
 def _served(managed: ManagedCluster, host: Host, looked: nodes.Looked) -> list[Finding]:
