@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
 
 import pytest
 
-from tests.endtoend.looks import failover_handled, follows, led_to, worker_log
-from tests.lab import Lab, wait_for
+from tests.endtoend.looks import barman_streams_from, failover_handled, follows, led_to, worker_log
+from tests.lab import Lab, wait_for, wait_for_answer
 
 BROKEN = {
     "fails": "#!/bin/sh\necho 'conntrack v1.4.7 (conntrack-tools): Operation failed: \x1b[31mnothing' >&2\nexit 1\n",
@@ -77,3 +80,15 @@ def test_one_node_that_talks_nonsense_hides_no_failover(three_without_repmgrd: L
     lab.db2.sql("select pg_promote()")
     wait_for(lambda: led_to(lab, lab.db2), "both ports to lead to db2", limit=60)
     assert all(line.isprintable() for line in worker_log(lab))
+
+
+def test_a_receiver_that_hangs_is_killed_by_the_hint(lab: Lab) -> None:
+    """Barman sends SIGTERM, which nothing that is stopped hears, and gives up."""
+    for number in lab.gateway.run("pgrep", "-f", "receive-?wal.*[ /]main_backup").split():
+        os.kill(int(number), signal.SIGSTOP)
+    lab.db1.sql("select pg_terminate_backend(active_pid) from pg_replication_slots where active")
+    said = r"if it hangs, kill it, and what it has started: (pkill -KILL -f .*)"
+    (hint, *_) = wait_for_answer(lambda: re.findall(said, "\n".join(worker_log(lab))), bool, "the hint", 120)
+    assert not barman_streams_from(lab.db1)
+    lab.gateway.run("sh", "-ec", hint)
+    wait_for(lambda: barman_streams_from(lab.db1), "Barman to stream", 120)

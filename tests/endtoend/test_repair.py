@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import random
-import re
 import secrets
-import signal
 from collections import Counter
 from collections.abc import Callable
 
 import pytest
 
-from tests.endtoend.looks import barman_streams_from, handled_events, runs, slot, wait_until_good, worker_log
-from tests.lab import Lab, wait_for, wait_for_answer
+from tests.endtoend.looks import barman_streams_from, handled_events, runs, slot, wait_until_good
+from tests.lab import Lab, wait_for
 
 # One process for all events: what is tested is what they do, not how long Python takes to start.
 REPLAY = """
@@ -114,15 +111,3 @@ def test_damage_without_any_event_is_mended(failed_over: Lab, damage: Callable[[
     assert since[0]["cause"] == "drift"
     assert {run["cause"] for run in since} <= {"drift", "retry"}
     assert not any(run["events"] for run in since)
-
-
-def test_a_receiver_that_hangs_is_killed_by_the_hint(lab: Lab) -> None:
-    """Barman sends SIGTERM, which nothing that is stopped hears, and gives up."""
-    for number in lab.gateway.run("pgrep", "-f", "receive-?wal.*[ /]main_backup").split():
-        os.kill(int(number), signal.SIGSTOP)
-    lab.db1.sql("select pg_terminate_backend(active_pid) from pg_replication_slots where active")
-    said = r"if it hangs, kill it, and what it has started: (pkill -KILL -f .*)"
-    (hint, *_) = wait_for_answer(lambda: re.findall(said, "\n".join(worker_log(lab))), bool, "the hint", 120)
-    assert not barman_streams_from(lab.db1)
-    lab.gateway.run("sh", "-ec", hint)
-    wait_for(lambda: barman_streams_from(lab.db1), "Barman to stream", 120)
