@@ -24,6 +24,8 @@ TOGETHER = 0.5
 """Seconds for which whoever asks for the rules waits for what another has just asked: 0.03 s of a processor."""
 BUSY = "busy"
 """The code of a program that was refused, for others of its kind run."""
+NOT_ROOT = "not_root"
+"""The code of a program that says that one must be root, as iptables and nft do."""
 
 
 class Answers:

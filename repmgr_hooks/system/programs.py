@@ -17,7 +17,7 @@ import sh
 
 from repmgr_hooks import clock
 from repmgr_hooks.errors import OperationFailed, ProgramTimeout
-from repmgr_hooks.system.answers import BUSY, Answers
+from repmgr_hooks.system.answers import BUSY, NOT_ROOT, Answers
 from repmgr_hooks.system.login import Logins, Unavailable
 from repmgr_hooks.system.output import Output
 from repmgr_hooks.system.start import start
@@ -174,7 +174,8 @@ def _judged(program: Program, code: int, output: Output, errors: Output) -> str:
     """Return what a program has written, if that is what was asked for. Raises OperationFailed."""
     if code and not (program.tolerate and re.search(program.tolerate, str(errors))):
         said = str(errors).strip() or str(output).strip() or "nothing written"
-        raise OperationFailed(f"{program}: exit code {code}: {printable(said)}", code="program_failed")
+        kind = NOT_ROOT if "(you must be root)" in said else "program_failed"
+        raise OperationFailed(f"{program}: exit code {code}: {printable(said)}", code=kind)
     if program.whole and not output.whole:
         what = f"{program}: wrote {output.size} bytes; at most {output.most} are read"
         raise OperationFailed(what, code="program_failed")

@@ -9,13 +9,12 @@ from repmgr_hooks.errors import NoSuchProgram, OperationFailed, odd_answer
 from repmgr_hooks.netfilter.backends import BACKENDS, chosen
 from repmgr_hooks.netfilter.our_rules import Backend, OurRules
 from repmgr_hooks.settings.cluster import Cluster
+from repmgr_hooks.system.answers import NOT_ROOT
 from repmgr_hooks.system.steps import Host, Program
 
 log = logging.getLogger(__name__)
 
 LIMIT = 10.0
-NOT_ROOT = "you must be root"
-"""What iptables and nft say to others."""
 UNSEEN = "rules_unseen"
 """The code of rules that are not shown to the user that we are."""
 LEFTOVERS_LIMIT = 5.0
@@ -67,7 +66,7 @@ def _read(backend: Backend, cluster: Cluster, host: Host, helper: bool = False) 
     except NoSuchProgram:
         raise
     except OperationFailed as error:
-        if NOT_ROOT not in str(error):
+        if error.code != NOT_ROOT:
             raise
         what = "where the ports lead cannot be seen: netfilter shows its rules to root"
         raise OperationFailed(what, code=UNSEEN, hint="run it as root") from error

@@ -375,28 +375,27 @@ def node_down(lab: Lab) -> Iterator[None]:
     wait_for(lambda: follows(lab.db2, lab.db1), "db2 to follow")
 
 
-@fault("nodes.answer", "main node 2")
-def node_that_lets_us_not_in(lab: Lab) -> Iterator[None]:
-    with edited(lab.db2, f"{DATA}/pg_hba.conf", "host repmgr watcher", "#"):
+def kept_out(lab: Lab, line: str) -> Iterator[None]:
+    """A line of pg_hba.conf is not there on db2."""
+    with edited(lab.db2, f"{DATA}/pg_hba.conf", line, "#"):
         lab.db2.pg_ctl("reload")
         yield
     lab.db2.pg_ctl("reload")
+
+
+@fault("nodes.answer", "main node 2")
+def node_that_lets_us_not_in(lab: Lab) -> Iterator[None]:
+    yield from kept_out(lab, "host repmgr watcher")
 
 
 @fault("barman.login", "main_backup node 2")
 def standby_that_lets_barman_not_stream(lab: Lab) -> Iterator[None]:
-    with edited(lab.db2, f"{DATA}/pg_hba.conf", "host    replication  streaming_barman", "#"):
-        lab.db2.pg_ctl("reload")
-        yield
-    lab.db2.pg_ctl("reload")
+    yield from kept_out(lab, "host    replication  streaming_barman")
 
 
 @fault("barman.login", "main_backup node 2")
 def standby_that_lets_barman_not_ask(lab: Lab) -> Iterator[None]:
-    with edited(lab.db2, f"{DATA}/pg_hba.conf", "host    postgres     barman", "#"):
-        lab.db2.pg_ctl("reload")
-        yield
-    lab.db2.pg_ctl("reload")
+    yield from kept_out(lab, "host    postgres     barman")
 
 
 @fault("nodes.rights", "main")
