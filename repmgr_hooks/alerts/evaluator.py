@@ -7,7 +7,7 @@ from typing import Protocol
 
 from repmgr_hooks.alerts.rules import Unserved, conditions, only_seen_here, overdue, own_conditions
 from repmgr_hooks.cluster.decide import PrimaryDecision
-from repmgr_hooks.cluster.readiness import Obstacle
+from repmgr_hooks.cluster.obstacles import Obstacle
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.errors import HooksError, Problem
 from repmgr_hooks.journal.rows import RunRow

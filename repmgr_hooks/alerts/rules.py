@@ -10,8 +10,8 @@ from typing import Protocol
 from repmgr_hooks.barman.wal_continuity import FAULTS
 from repmgr_hooks.cluster.decide import PrimaryDecision
 from repmgr_hooks.cluster.gateways import CODES, CRITICAL, NOBODY_ELSE_TELLS
+from repmgr_hooks.cluster.obstacles import Obstacle
 from repmgr_hooks.cluster.probe import Probe, ProbeCode, merged
-from repmgr_hooks.cluster.readiness import Obstacle
 from repmgr_hooks.cluster.reasons import Reason, ReasonCode
 from repmgr_hooks.cluster.repmgr_files import program
 from repmgr_hooks.engine.routes import Action, ManagedCluster

@@ -16,8 +16,9 @@ from repmgr_hooks.cluster.decide import PrimaryDecision
 from repmgr_hooks.cluster.failover_slots import NAME
 from repmgr_hooks.cluster.login import address_in
 from repmgr_hooks.cluster.observe import Registered
+from repmgr_hooks.cluster.obstacles import Hindrance
 from repmgr_hooks.cluster.primary import PrimaryFinder
-from repmgr_hooks.cluster.readiness import NO_STANDBY, Hindrance, Readiness, ReadinessProbe
+from repmgr_hooks.cluster.readiness import NO_STANDBY, Readiness, ReadinessProbe
 from repmgr_hooks.cluster.reasons import ReasonCode
 from repmgr_hooks.cluster.repmgr_files import Identity, identities, program
 from repmgr_hooks.cluster.wal import size

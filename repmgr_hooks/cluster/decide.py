@@ -14,6 +14,8 @@ from repmgr_hooks.event import Event
 from repmgr_hooks.settings.barman import Barman
 from repmgr_hooks.settings.cluster import Cluster
 
+ANOTHER_SYSTEM = "it does not have the cluster's system identifier"
+
 
 @dataclass(frozen=True)
 class PrimaryDecision:
@@ -29,6 +31,11 @@ class PrimaryDecision:
     states: tuple[NodeState, ...] = ()
     stale_primaries: tuple[int, ...] = ()
     notes: tuple[Reason, ...] = ()
+
+    @property
+    def strange_primaries(self) -> tuple[int, ...]:
+        """Nodes of another system that are out of recovery."""
+        return _nodes(state for state in self.states if state.error == ANOTHER_SYSTEM and not state.in_recovery)
 
     @property
     def hint(self) -> str:
@@ -91,6 +98,8 @@ def decide(
 
     ``most_changes``: with so many changes of the primary lately, the next one is not followed (None: it always is).
     """
+    strangers = _strangers(states, last_known)
+    states = [_unheard(state) if state in strangers else state for state in states]
     voters = [state for state in states if state.reachable and not state.witness]
     primaries = [state for state in voters if state.is_primary]
     primary, reason = _choose(voters, primaries, last_known)
@@ -122,6 +131,23 @@ def doubted(found: PrimaryDecision) -> PrimaryDecision:
         return found
     notes = tuple(_notes(found.states, None, found.stale_primaries, found.timeline))
     return PrimaryDecision(None, 0, Reason(ReasonCode.AWAY, silent), found.states, found.stale_primaries, notes)
+
+
+def _strangers(states: Sequence[NodeState], last_known: LastKnownPrimary) -> list[NodeState]:
+    """Nodes of another system, while a primary of ours answers: they have no say, and nothing is done to them.
+
+    Without one, they may be our cluster that was made anew: then the primary is unknown.
+    """
+    voters = [state for state in states if state.reachable and not state.witness]
+    ours = [state for state in voters if state.system_identifier == last_known.system_identifier]
+    if not any(state.is_primary for state in ours):
+        return []
+    return [state for state in voters if state not in ours]
+
+
+def _unheard(stranger: NodeState) -> NodeState:
+    """Return a node that says nothing; if it is a primary, repmgrd may still follow it."""
+    return NodeState(stranger.node, ANOTHER_SYSTEM, stranger.in_recovery, system_identifier=stranger.system_identifier)
 
 
 def _choose(
@@ -206,8 +232,10 @@ def _notes(
         yield Reason(ReasonCode.BESIDE, newer)
     if primary is None:
         yield from _stray(states, stale_primaries)
-    silent = _nodes(state for state in states if not state.reachable)
-    yield from (Reason(ReasonCode.SILENT, (node,)) for node in silent)
+    for state in states:
+        if not state.reachable:
+            stranger = state.error == ANOTHER_SYSTEM
+            yield Reason(ReasonCode.STRANGER if stranger else ReasonCode.SILENT, (state.node,))
     configured = [state.node for state in states]
     views = [primary] if primary else [state for state in states if state.reachable]
     registered = {row.node for state in views for row in state.registered if row.active and row.kind != "witness"}

@@ -9,15 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 
 from repmgr_hooks import clock
 from repmgr_hooks.cluster import conf_files, repmgr_files
 from repmgr_hooks.cluster.decide import PrimaryDecision
 from repmgr_hooks.cluster.observe import NodeState
+from repmgr_hooks.cluster.obstacles import MAY_BE_MEANT, NO_CONF, Hindrance, Obstacle, named
 from repmgr_hooks.cluster.repmgr_files import Identity
-from repmgr_hooks.errors import OperationFailed, Problem, answer_of
+from repmgr_hooks.errors import OperationFailed, answer_of
 from repmgr_hooks.repmgr_conf import RepmgrConf
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.system.steps import Host, Rows, Sql
@@ -35,66 +35,6 @@ SETTLED = 15.0
 """So many seconds has repmgrd after a start, a promotion or a switchover, to find its way again."""
 AGAIN, AGAIN_IF_WRONG = 600.0, 60.0
 """A repmgr.conf that has not changed is read again after so many seconds, for what it includes may have changed."""
-NO_CONF = Path("/etc/repmgr.conf")
-
-
-class Hindrance(Enum):
-    """Why repmgr would not promote a standby: the reason in words, and the remedy."""
-
-    SILENT = (
-        "repmgrd of {nodes} does not watch the primary",
-        "start its unit where it runs, or as postgres: {repmgrd} -f {conf}; its log says why it ended",
-    )
-    PAUSED = ("repmgrd of {nodes} is paused", "as postgres: {repmgr} -f {conf} service unpause")
-    PRIORITY = (
-        "{nodes} has priority 0 in repmgr.nodes",
-        "priority=100 in its repmgr.conf, then there, as postgres: {repmgr} -f {conf} standby register --force",
-    )
-    INACTIVE = (
-        "{nodes} is marked inactive in repmgr.nodes",
-        "there, as postgres: {repmgr} -f {conf} standby register --force",
-    )
-    MANUAL = ("failover=manual, repmgr's default, for {nodes}", "failover=automatic in {conf}, then restart repmgrd")
-    NO_COMMAND = (
-        "no promote_command for {nodes}",
-        "promote_command='{repmgr} standby promote -f {conf} --log-to-file' in {conf}, then restart repmgrd",
-    )
-    REFUSED = ("repmgr refuses the repmgr.conf of {nodes}: {detail}", "correct {conf}, then start repmgrd")
-
-
-MAY_BE_MEANT = frozenset({Hindrance.PRIORITY, Hindrance.INACTIVE, Hindrance.MANUAL, Hindrance.NO_COMMAND})
-"""No fault of a standby, such as one for reports, as long as another one would be promoted."""
-
-
-@dataclass(frozen=True)
-class Obstacle:
-    """What stands against a failover. ``nobody``: no standby would be promoted."""
-
-    code: Hindrance
-    nodes: tuple[int, ...]
-    nobody: bool
-    detail: str = ""
-    conf: Path = NO_CONF
-
-    @property
-    def hint(self) -> str:
-        """The way out."""
-        names = {name: repmgr_files.program(name) for name in ("repmgr", "repmgrd")}
-        return self.code.value[1].format(conf=self.conf, **names)
-
-    @property
-    def problem(self) -> Problem:
-        """The same in the form that is stored and sent."""
-        return Problem(self.code.name.lower(), str(self), self.hint)
-
-    def __str__(self) -> str:
-        words: str = self.code.value[0]
-        what = words.format(nodes=_named(self.nodes), detail=self.detail)
-        return f"no standby would be promoted: {what}" if self.nobody else what
-
-
-def _named(nodes: Iterable[int], word: str = " and ") -> str:
-    return word.join(f"node {node}" for node in nodes)
 
 
 @dataclass(frozen=True)
@@ -122,7 +62,7 @@ class Readiness:
     unknown: Mapping[int, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        could = f"repmgr would promote {_named(self.candidates, ' or ')}" if self.candidates else "NOT POSSIBLE"
+        could = f"repmgr would promote {named(self.candidates, ' or ')}" if self.candidates else "NOT POSSIBLE"
         if self == NO_STANDBY:
             return f"{could}: no standby answers"
         if self.unknown and not self.candidates:
@@ -284,6 +224,8 @@ def _hindrances(
 ) -> Iterator[tuple[Hindrance, str]]:
     primary = decision.primary_state
     row = next((row for row in primary.registered if row.node == state.node), None) if primary else None
+    if decision.strange_primaries:
+        yield Hindrance.STRANGER, named(decision.strange_primaries)
     if row and not row.electable:
         yield Hindrance.PRIORITY, ""
     if row and not row.active and settled:

@@ -61,6 +61,10 @@ class ReasonCode(Enum):
         "{nodes} is in recovery on timeline {own}, on which no primary answers, and receives from nobody",
         "it may have what no other node has; only if it was promoted by mistake: stop it, and rejoin or clone it",
     )
+    STRANGER = (
+        "{nodes} does not have the cluster's system identifier",
+        "no port leads to {nodes}; correct its address, or stop it and clone it: repmgr standby clone",
+    )
     SILENT = ("{nodes} does not answer",)
     UNREGISTERED = (
         "{nodes} is in the configuration and not in repmgr.nodes",

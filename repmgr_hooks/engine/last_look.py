@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 
 from repmgr_hooks import clock
 from repmgr_hooks.cluster.decide import ClusterState, PrimaryDecision
+from repmgr_hooks.cluster.obstacles import Hindrance
 from repmgr_hooks.cluster.probe import Probe, ProbeCode
-from repmgr_hooks.cluster.readiness import Files, Hindrance
+from repmgr_hooks.cluster.readiness import Files
 from repmgr_hooks.engine.drift import Drift, fingerprint_of
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.engine.run import ScheduledAction

@@ -12,9 +12,10 @@ from repmgr_hooks.background import begin
 from repmgr_hooks.cluster import gateways, in_step, node_ports
 from repmgr_hooks.cluster.decide import PrimaryDecision
 from repmgr_hooks.cluster.host_names import moved
+from repmgr_hooks.cluster.obstacles import Hindrance
 from repmgr_hooks.cluster.primary import PrimaryFinder, cluster_state
 from repmgr_hooks.cluster.probe import led_astray, probe
-from repmgr_hooks.cluster.readiness import Files, Hindrance, Readiness, ReadinessProbe
+from repmgr_hooks.cluster.readiness import Files, Readiness, ReadinessProbe
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine import drift, dry_run, fencing, selection
 from repmgr_hooks.engine.last_look import LastLook

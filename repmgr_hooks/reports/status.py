@@ -13,8 +13,9 @@ from repmgr_hooks import clock
 from repmgr_hooks.cluster.decide import PrimaryDecision
 from repmgr_hooks.cluster.gateways import GatewaySeen
 from repmgr_hooks.cluster.observe import NodeState
+from repmgr_hooks.cluster.obstacles import Obstacle
 from repmgr_hooks.cluster.probe import Probe, merged
-from repmgr_hooks.cluster.readiness import Obstacle, Readiness
+from repmgr_hooks.cluster.readiness import Readiness
 from repmgr_hooks.cluster.reasons import Reason, ReasonCode
 from repmgr_hooks.cluster.repmgr_files import program
 from repmgr_hooks.cluster.wal import size

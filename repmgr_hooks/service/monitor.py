@@ -16,7 +16,8 @@ from repmgr_hooks.cluster.decide import PrimaryDecision
 from repmgr_hooks.cluster.host_names import NameWatch
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.cluster.node_ports import PortWatch
-from repmgr_hooks.cluster.readiness import Hindrance, Obstacle, ReadinessProbe
+from repmgr_hooks.cluster.obstacles import Hindrance, Obstacle
+from repmgr_hooks.cluster.readiness import ReadinessProbe
 from repmgr_hooks.cluster.reasons import ReasonCode
 from repmgr_hooks.engine.drift import Drift, find_drift
 from repmgr_hooks.engine.routes import ManagedCluster

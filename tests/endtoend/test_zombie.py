@@ -15,7 +15,7 @@ from tests.endtoend.looks import (
     wait_until_good,
     worker_log,
 )
-from tests.lab import Host, Lab, wait_for
+from tests.lab import DATA, Host, Lab, scram, wait_for, wait_for_answer
 from tests.lab.three import rejoin
 
 STALE_PRIMARY = "10.0.0.11"
@@ -89,4 +89,66 @@ def test_gateway_cut_off_from_the_new_primary(three_without_repmgrd: Lab) -> Non
     wait_for(lambda: led_to(lab, lab.db2), "the routes to db2")
     wait_for(lambda: barman_streams_from(lab.db2), "Barman to stream from db2")
     client.wait_for_write(healed)
+    assert_nothing_lost(client, lab.db2)
+
+
+def make_anew(lab: Lab, host: Host) -> None:
+    """Put a database system of its own in a node's place, with repmgr's schema and a slot named like Barman's."""
+    host.pg_ctl("stop", "-m", "fast")
+    host.run("mv", DATA, f"{DATA}.before", user="postgres")
+    host.run("initdb", "--no-sync", "-A", "peer", "-D", DATA, user="postgres")
+    lab.configure(host)
+    lab.put(host, f"{DATA}/alone.conf", "synchronous_standby_names = ''\n", owner="postgres")
+    lab.append(host, f"{DATA}/postgresql.conf", "include_if_exists 'alone.conf'\n")
+    host.pg_ctl("start")
+    for role in ("repmgr", "barman", "app"):
+        host.sql(f"create role {role} superuser login password '{scram.verifier(lab.passwords[role])}'")
+    host.sql("create database app owner app")
+    host.sql("create database repmgr owner repmgr")
+    host.sql("create extension repmgr", "repmgr")
+    host.sql("select pg_create_physical_replication_slot('barman', true)")
+
+
+def test_a_node_of_another_system_has_no_say(three: Lab) -> None:
+    """Somebody makes db3 anew. That is named, and nothing is done to it; the promotion of another is followed.
+
+    repmgrd takes it for the new primary, tries to follow it once a second, and promotes nobody; so that is said before.
+    """
+    lab = three
+    client = lab.start_client()
+    make_anew(lab, lab.db3)
+    status = wait_for_answer(
+        lambda: lab.gateway.hooks("status").stdout,
+        lambda shown: "node 3 does not have the cluster's system identifier" in shown,
+        "the node to be named",
+    )
+    assert "primary is node 1" in status and "or stop it and clone it: repmgr standby clone" in status, status
+    assert "no standby would be promoted: node 3 is a primary of another system" in status
+    assert lab.gateway.hooks("check").returncode == 1
+    assert lab.gateway.hooks("reconcile").returncode == 0, "it stands in the way of no repair"
+
+    lab.db1.pg_ctl("stop", "-m", "immediate")
+    time.sleep(8)
+    assert lab.db2.sql("select pg_is_in_recovery()") == "t", "repmgrd promotes it: then the words above are wrong"
+    promoted = time.time()
+    lab.db2.sql("select pg_promote()")
+    wait_for(lambda: led_to(lab, lab.db2), "the routes to db2")
+    wait_for(lambda: barman_streams_from(lab.db2), "Barman to stream from db2")
+    client.wait_for_write(promoted)
+    assert_nothing_lost(client, lab.db2)
+    assert lab.db3.sql("select slot_name from pg_replication_slots") == "barman", "it is not ours"
+
+
+def test_a_failover_after_the_node_of_another_system_was_stopped(three: Lab) -> None:
+    """As the hint says."""
+    lab = three
+    client = lab.start_client()
+    make_anew(lab, lab.db3)
+    wait_for(lambda: "stop that one's PostgreSQL before" in lab.gateway.hooks("status").stdout, "the hint", every=1)
+    lab.db3.pg_ctl("stop", "-m", "fast")
+    wait_for(lambda: "would promote node 2" in lab.gateway.hooks("status").stdout, "a failover to be possible", every=1)
+    lab.db1.pg_ctl("stop", "-m", "immediate")
+    stopped = time.time()
+    wait_for(lambda: led_to(lab, lab.db2), "the failover", 120)
+    client.wait_for_write(stopped)
     assert_nothing_lost(client, lab.db2)

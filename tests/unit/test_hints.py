@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from repmgr_hooks.cluster.obstacles import Hindrance
 from repmgr_hooks.cluster.probe import ProbeCode
-from repmgr_hooks.cluster.readiness import Hindrance
 from repmgr_hooks.cluster.reasons import ReasonCode
 from tests.hints import TYPED, UNTYPED
 

@@ -10,8 +10,8 @@ import pytest
 from repmgr_hooks import config
 from repmgr_hooks.alerts.rules import conditions, overdue
 from repmgr_hooks.cluster.decide import PrimaryDecision
+from repmgr_hooks.cluster.obstacles import Hindrance, Obstacle
 from repmgr_hooks.cluster.probe import Probe, ProbeCode
-from repmgr_hooks.cluster.readiness import Hindrance, Obstacle
 from repmgr_hooks.cluster.reasons import Reason, ReasonCode
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.settings.cluster import Readers

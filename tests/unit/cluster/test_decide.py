@@ -261,7 +261,12 @@ SEEN_2 = LastKnownPrimary(2, 2, SYSTEM)
             Reason(ReasonCode.FOLLOWED, (2,)),
             id="only we do not see the primary",
         ),
-        pytest.param([primary(1, 1), FOREIGN], NODE_1, Reason(ReasonCode.FOREIGN, (2,)), id="a foreign standby"),
+        pytest.param(
+            [standby(1, 1), replace(primary(2, 1), system_identifier=OTHER_SYSTEM)],
+            NODE_1,
+            Reason(ReasonCode.FOREIGN, (2,)),
+            id="a foreign primary beside a standby of ours",
+        ),
         pytest.param(
             [primary(1, 1), FOREIGN], LastKnownPrimary(), Reason(ReasonCode.SYSTEMS), id="two systems, none is known"
         ),
@@ -293,6 +298,23 @@ def test_only_a_standby_that_receives_from_it_now_speaks_for_a_silent_primary(
     follower: NodeState, node: int | None
 ) -> None:
     assert decide([silent(1), primary(2, 2, named=(1,)), follower], NODE_1).primary == node
+
+
+@pytest.mark.parametrize("recovers", [True, False])
+@pytest.mark.parametrize("timeline", [1, 9])
+def test_a_foreign_node_beside_our_primary_has_no_say(recovers: bool, timeline: int) -> None:
+    """It counts as one that does not answer: no port leads to it, and no slot of it is touched."""
+    foreign = replace(FOREIGN, in_recovery=recovers, timeline=timeline)
+    for states in ([primary(1, 1), foreign], [foreign, primary(1, 1), standby(3, 1, follows=1)]):
+        found = decide(states, NODE_1)
+        assert (found.primary, found.timeline, found.stale_primaries) == (1, 1, ())
+        assert Reason(ReasonCode.STRANGER, (2,)) in found.notes
+        assert ReasonCode.SILENT not in [note.code for note in found.notes]
+        (state,) = [state for state in found.states if state.node == 2]
+        assert not (state.reachable or state.is_primary)
+        assert found.strange_primaries == (() if recovers else (2,))
+    found = decide([silent(1), primary(3, 2), foreign], NODE_1)
+    assert found.primary == 3, "the promotion of another one is followed"
 
 
 def test_a_foreign_node_that_does_not_answer_does_not_count() -> None:
@@ -349,7 +371,8 @@ def test_the_primary_that_is_there_already_is_no_change() -> None:
         pytest.param([primary(1, 2), primary(2, 2)], NODE_1, (), id="twins"),
         pytest.param([primary(1, 1), witness(2, 3, (2,))], NODE_1, (), id="what a witness says of timelines"),
         pytest.param([witness(1, 1), primary(2, 2)], SEEN_2, (), id="a witness is none"),
-        pytest.param([primary(1, 1), FOREIGN], SEEN_2, (), id="of another system, nothing is certain"),
+        pytest.param([primary(1, 1), FOREIGN], SEEN_2, (1,), id="beside one of another system, it is what it is"),
+        pytest.param([primary(1, 1), FOREIGN], replace(SEEN_2, system_identifier=""), (), id="which of two systems"),
         pytest.param(
             [replace(primary(1, 1), system_identifier=OTHER_SYSTEM)], SEEN_2, (), id="the one that was restored anew"
         ),
@@ -524,19 +547,38 @@ def test_a_primary_is_never_older_than_what_was_seen_nor_than_a_node_unless_it_i
 
 
 @given(CLUSTERS, MEMORIES)
-def test_nothing_is_chosen_and_nothing_shut_out_when_system_identifiers_differ(
+def test_nothing_is_chosen_and_nothing_shut_out_that_is_of_another_system(
     states: list[NodeState], last_known: LastKnownPrimary
 ) -> None:
-    if len({*(state.system_identifier for state in answered(states)), last_known.system_identifier} - {""}) > 1:
-        decision = decide(states, last_known)
+    systems = {state.node: state.system_identifier for state in answered(states)}
+    decision = decide(states, last_known)
+    if last_known.system_identifier:
+        chosen = {systems[node] for node in (decision.primary, *decision.stale_primaries) if node is not None}
+        assert chosen <= {last_known.system_identifier}
+    elif len({*systems.values()}) > 1:
         assert (decision.primary, decision.stale_primaries) == (None, ())
+
+
+@given(CLUSTERS, MEMORIES)
+def test_a_node_of_another_system_changes_no_choice_beside_a_primary_of_ours(
+    states: list[NodeState], last_known: LastKnownPrimary
+) -> None:
+    strangers = [state for state in answered(states) if state.system_identifier != last_known.system_identifier]
+    ours = [state for state in states if state not in strangers]
+    if last_known.system_identifier and any(state.is_primary for state in ours):
+        with_them = decide(states, last_known, 5)
+        silenced = [replace(state, error="timeout") if state in strangers else state for state in states]
+        without = decide(silenced, last_known, 5)
+        assert (with_them.primary, with_them.stale_primaries) == (without.primary, without.stale_primaries)
 
 
 @given(CLUSTERS, MEMORIES)
 def test_of_several_only_the_one_that_repmgr_made_or_that_was_there_before_is_chosen(
     states: list[NodeState], last_known: LastKnownPrimary
 ) -> None:
-    out_of_recovery = [state for state in answered(states) if not state.in_recovery]
+    known = last_known.system_identifier
+    of_ours = [state for state in answered(states) if known in ("", state.system_identifier)]
+    out_of_recovery = [state for state in of_ours if not state.in_recovery]
     decision = decide(states, last_known)
     if len(out_of_recovery) > 1 and decision.primary not in (None, last_known.primary, *last_known.promoted):
         (chosen,) = [state for state in states if state.node == decision.primary]

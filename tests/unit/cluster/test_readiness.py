@@ -12,8 +12,9 @@ import pytest
 from repmgr_hooks.cluster import readiness
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.cluster.observe import observe
+from repmgr_hooks.cluster.obstacles import Hindrance, Obstacle
 from repmgr_hooks.cluster.primary import PrimaryFinder
-from repmgr_hooks.cluster.readiness import NO_FILES, Files, Hindrance, Obstacle, Readiness, ReadinessProbe
+from repmgr_hooks.cluster.readiness import NO_FILES, Files, Readiness, ReadinessProbe
 from repmgr_hooks.cluster.repmgr_files import Identity, node_of
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.repmgr_conf import RepmgrConf, examine
@@ -79,6 +80,18 @@ def test_what_repmgrd_says(
     change(host)
     seen = found(host)
     assert (seen.candidates, codes(seen)) == (candidates, expected)
+
+
+@pytest.mark.parametrize(("in_recovery", "nodes"), [(False, {(2,)}), (True, set())])
+def test_a_primary_of_another_system_would_be_followed(in_recovery: bool, nodes: set[tuple[int, ...]]) -> None:
+    host = three()
+    of(3, system_identifier="4711", in_recovery=in_recovery)(host)
+    decision = PrimaryFinder(THREE, LastKnownPrimary(1, 1, host.nodes[1].system_identifier)).decision(host)
+    asked = readiness.ask([2], THREE, host)
+    standbys = [state for state in decision.states if state.reachable and state.role == "standby"]
+    seen = readiness.judge(decision, standbys, asked, NO_FILES, 10, True)
+    assert {item.nodes for item in seen.obstacles if item.code is Hindrance.STRANGER and item.nobody} == nodes
+    assert all("node 3 is a primary of another system" in str(item) for item in seen.obstacles)
 
 
 @pytest.mark.parametrize("ago", [0.0, 14.0])

@@ -15,7 +15,7 @@ import pytest
 
 from repmgr_hooks import clock
 from repmgr_hooks.cluster import repmgr_files
-from repmgr_hooks.cluster.readiness import Hindrance
+from repmgr_hooks.cluster.obstacles import Hindrance
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine.dispatcher import handle
 from repmgr_hooks.engine.last_look import PROBED_WITHIN, last_look

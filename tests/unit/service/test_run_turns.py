@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from repmgr_hooks import clock
-from repmgr_hooks.cluster.readiness import Hindrance
+from repmgr_hooks.cluster.obstacles import Hindrance
 from repmgr_hooks.config import Config
 from repmgr_hooks.engine.dispatcher import handle
 from repmgr_hooks.engine.routes import ManagedCluster
