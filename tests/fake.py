@@ -350,6 +350,12 @@ class FakeNode:
     """Whether somebody waits for a checkpoint there."""
     unelectable: tuple[int, ...] = ()
     """The nodes whose priority is 0."""
+    priorities: dict[int, int] = field(default_factory=dict)
+    locations: dict[int, str] = field(default_factory=dict)
+    cascades: dict[int, int | None] = field(default_factory=dict)
+    """What its ``repmgr.nodes`` says of nodes; in ``cascades`` which follow another than the primary."""
+    repmgrd_known: bool = True
+    """Whether a repmgrd has told it of itself."""
     client: Visit | None = None
     """How a client fares that is led here, if it is not as it should be."""
     inactive: tuple[int, ...] = ()
@@ -1013,8 +1019,11 @@ class FakeHost(ScriptedHost):
                 number,
                 "primary" if number in node.registered else "standby",
                 number not in node.inactive,
-                None,
-                number not in node.unelectable,
+                node.cascades.get(number, min(node.registered, default=None))
+                if number not in node.registered
+                else None,
+                0 if number in node.unelectable else node.priorities.get(number, 100),
+                node.locations.get(number, "default"),
             ]
             for number in sorted(self.nodes)
         ]
@@ -1069,7 +1078,7 @@ class FakeHost(ScriptedHost):
         return [(clock, free, node.most_slots, node.most_wal, list(node.lacking), "5.3", *newer, *waits)]
 
     def _repmgrd(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
-        return [(node.up_for, node.unseen_for, node.paused, node.checkpoint)]
+        return [(node.up_for, node.unseen_for, node.paused, node.repmgrd_known, node.checkpoint)]
 
     def _pause(self, sql: Sql, node: FakeNode) -> Rows | OperationFailed:
         node.paused = bool(sql.params[0])

@@ -81,8 +81,13 @@ class Registered:
     kind: str
     active: bool
     upstream: int | None
-    electable: bool = True
-    """False with priority 0: repmgr never promotes it."""
+    priority: int = 100
+    location: str = ""
+
+    @property
+    def electable(self) -> bool:
+        """False with priority 0: repmgr never promotes it."""
+        return self.priority > 0
 
 
 @dataclass(frozen=True)
@@ -166,9 +171,11 @@ select pg_is_in_recovery(),
        (select jsonb_agg(to_jsonb(sender) order by pid)
           from (select *, extract(epoch from clock_timestamp() - backend_start) as age
                   from pg_stat_replication limit 1000) sender),
-       (select jsonb_agg(jsonb_build_array(node_id, type, active, upstream_node_id, electable) order by node_id)
+       (select jsonb_agg(jsonb_build_array(node_id, type, active, upstream_node_id, priority, location)
+                         order by node_id)
           from (select node_id, left(type, 20) as type, active, upstream_node_id,
-                       coalesce(priority, 1) > 0 as electable from repmgr.nodes
+                       greatest(coalesce(priority, 100), 0) as priority, left(location, 100) as location
+                  from repmgr.nodes
                  order by active and type = 'primary' desc, node_id = any(%s) desc, node_id limit 100) node),
        (select setting::bigint from pg_settings where name = 'wal_segment_size'),
        pg_last_wal_replay_lsn()::text,
@@ -221,8 +228,9 @@ def _read(node: int, answer: Rows, cluster: Cluster) -> NodeState:
     )
 
 
-def _registered(node: Any, kind: Any, active: Any, upstream: Any, electable: Any) -> Registered:
-    return Registered(_number(node), _text(kind), _flag(active), _number_or_none(upstream), _flag(electable))
+def _registered(node: Any, kind: Any, active: Any, upstream: Any, priority: Any, location: Any) -> Registered:
+    above, place = _number_or_none(upstream), _text(location or "")
+    return Registered(_number(node), _text(kind), _flag(active), above, _number(priority), place)
 
 
 def _slot(row: Mapping[str, Any]) -> Slot:

@@ -29,10 +29,31 @@ class Hindrance(Enum):
         "{nodes} is marked inactive in repmgr.nodes",
         "there, as postgres: {repmgr} -f {conf} standby register --force",
     )
-    MANUAL = ("failover=manual, repmgr's default, for {nodes}", "failover=automatic in {conf}, then restart repmgrd")
+    MANUAL = (
+        "failover=manual, repmgr's default, for {nodes}",
+        "failover=automatic in {conf}, then restart repmgrd; for one that is never to be promoted, priority=0 instead, "
+        "then there, as postgres: {repmgr} -f {conf} standby register --force",
+    )
     NO_COMMAND = (
         "no promote_command for {nodes}",
         "promote_command='{repmgr} standby promote -f {conf} --log-to-file' in {conf}, then restart repmgrd",
+    )
+    UNREGISTERED = (
+        "{nodes} is not in repmgr.nodes",
+        "there, as postgres: {repmgr} -f {conf} standby register",
+    )
+    CASCADED = (
+        "{nodes} follows another standby, and repmgrd promotes only one that follows the primary",
+        "there, as postgres: {repmgr} -f {conf} standby follow --upstream-node-id={detail}",
+    )
+    LOCATION = (
+        "{nodes} has another location than the primary ({detail}), and no other node that answers has the primary's",
+        "the same location= in each repmgr.conf, then there, as postgres: {repmgr} -f {conf} standby register --force; "
+        "or a witness in the primary's location",
+    )
+    MAJORITY = (
+        "{nodes} would have no majority of the nodes that follow the primary: too few of them answer",
+        "make them answer; of one that is gone for good, as postgres: {repmgr} -f {conf} {detail}",
     )
     STRANGER = (
         "{detail} is a primary of another system, and repmgrd of {nodes} would follow it",
@@ -41,25 +62,36 @@ class Hindrance(Enum):
     REFUSED = ("repmgr refuses the repmgr.conf of {nodes}: {detail}", "correct {conf}, then start repmgrd")
 
 
-MAY_BE_MEANT = frozenset({Hindrance.PRIORITY, Hindrance.INACTIVE, Hindrance.MANUAL, Hindrance.NO_COMMAND})
+MAY_BE_MEANT = frozenset(
+    {
+        *(Hindrance.PRIORITY, Hindrance.INACTIVE, Hindrance.MANUAL, Hindrance.NO_COMMAND),
+        *(Hindrance.CASCADED, Hindrance.LOCATION, Hindrance.UNREGISTERED),
+    }
+)
 """No fault of a standby, such as one for reports, as long as another one would be promoted."""
+WINS = "would win the election"
+MAY_WIN = "wins the election if it has received more WAL than the others"
 
 
 @dataclass(frozen=True)
 class Obstacle:
-    """What stands against a failover. ``nobody``: no standby would be promoted."""
+    """What stands against a failover. ``nobody``: no standby would be promoted; ``votes``: what repmgr's election makes
+    of a node that promotes nothing.
+    """
 
     code: Hindrance
     nodes: tuple[int, ...]
     nobody: bool
     detail: str = ""
     conf: Path = NO_CONF
+    votes: str = ""
 
     @property
     def hint(self) -> str:
         """The way out."""
         names = {name: repmgr_files.program(name) for name in ("repmgr", "repmgrd")}
-        return self.code.value[1].format(conf=self.conf, **names)
+        words: str = self.code.value[1]
+        return words.format(conf=self.conf, detail=self.detail, **names)
 
     @property
     def problem(self) -> Problem:
@@ -68,7 +100,7 @@ class Obstacle:
 
     def __str__(self) -> str:
         words: str = self.code.value[0]
-        what = words.format(nodes=named(self.nodes), detail=self.detail)
+        what = words.format(nodes=named(self.nodes), detail=self.detail) + (self.votes and f"; it {self.votes}")
         return f"no standby would be promoted: {what}" if self.nobody else what
 
 

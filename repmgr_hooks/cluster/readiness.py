@@ -14,8 +14,9 @@ from pathlib import Path
 from repmgr_hooks import clock
 from repmgr_hooks.cluster import conf_files, repmgr_files
 from repmgr_hooks.cluster.decide import PrimaryDecision
+from repmgr_hooks.cluster.election import IDLE, election
 from repmgr_hooks.cluster.observe import NodeState
-from repmgr_hooks.cluster.obstacles import MAY_BE_MEANT, NO_CONF, Hindrance, Obstacle, named
+from repmgr_hooks.cluster.obstacles import MAY_BE_MEANT, NO_CONF, WINS, Hindrance, Obstacle, named
 from repmgr_hooks.cluster.repmgr_files import Identity
 from repmgr_hooks.errors import OperationFailed, answer_of
 from repmgr_hooks.repmgr_conf import RepmgrConf
@@ -25,7 +26,7 @@ from repmgr_hooks.text import one_line
 
 ASK = """
 select extract(epoch from clock_timestamp() - pg_postmaster_start_time())::float8,
-       repmgr.get_upstream_last_seen(), repmgr.repmgrd_is_paused(),
+       repmgr.get_upstream_last_seen(), repmgr.repmgrd_is_paused(), coalesce(repmgr.get_repmgrd_pid(), 0) > 0,
        exists (select from pg_stat_activity where state = 'active' and query = 'CHECKPOINT')
 """
 """Not ``repmgrd_is_running()``: it looks for a process of the database's host, and stays true when repmgrd, which may
@@ -41,8 +42,8 @@ AGAIN, AGAIN_IF_WRONG = 600.0, 60.0
 class Repmgrd:
     """What a node knows of its repmgrd: for how long it has not seen its upstream; ``up_for``: the node itself.
 
-    ``checkpoint``: somebody, such as a switchover, waits there for a checkpoint.
-    Times are in seconds; ``error``: why the node said nothing.
+    ``checkpoint``: somebody, such as a switchover, waits there for a checkpoint. ``known``: a repmgrd has told the node
+    of itself, and not of its end. Times are in seconds; ``error``: why the node said nothing.
     """
 
     node: int
@@ -50,6 +51,7 @@ class Repmgrd:
     unseen_for: float = 0.0
     paused: bool = False
     checkpoint: bool = False
+    known: bool = False
     error: str = ""
 
 
@@ -175,12 +177,12 @@ def _repmgrd(node: int, answer: Rows | OperationFailed) -> Repmgrd:
         if isinstance(answer, OperationFailed):
             raise answer
         with answer_of(node):
-            ((up_for, unseen, paused, checkpoint),) = answer
+            ((up_for, unseen, paused, known, checkpoint),) = answer
             if type(up_for) is not float or not math.isfinite(up_for) or type(unseen) not in (int, type(None)):
                 raise TypeError(one_line(repr(answer), 80) + " is not what was asked for")
             # -1, and null without shared_preload_libraries: never since the node was started.
             unseen_for = up_for if unseen is None or unseen < 0 else float(unseen)
-            return Repmgrd(node, up_for, unseen_for, paused is True, checkpoint is True)
+            return Repmgrd(node, up_for, unseen_for, paused is True, checkpoint is True, known is True)
     except OperationFailed as error:
         return Repmgrd(node, error=one_line(str(error).removeprefix(f"node {node}: "), 200))
 
@@ -205,18 +207,33 @@ def judge(
     for state in standbys:
         hindered[state.node] = list(_hindrances(state, decision, asked[state.node], files, limit, settled))
     free = [node for node, against in hindered.items() if not against]
+    votes = _votes(decision, hindered, free, asked) if settled else {}
     unknown = {node: asked[node].error for node in free if asked[node].error}
-    found = {
-        (code, detail): [node for node, against in hindered.items() if (code, detail) in against]
-        for against in hindered.values()
-        for code, detail in against
-        if not free or code not in MAY_BE_MEANT
-    }
+    found: dict[tuple[Hindrance, str, str], list[int]] = {}
+    for node, against in hindered.items():
+        for code, detail in against:
+            vote = votes.get(node, "") if code in IDLE else ""
+            if vote or not free or code not in MAY_BE_MEANT:
+                found.setdefault((code, detail, vote), []).append(node)
     obstacles = tuple(
-        Obstacle(code, tuple(nodes), not free, detail, files.places.get(nodes[0], NO_CONF))
-        for (code, detail), nodes in found.items()
+        Obstacle(code, tuple(nodes), not free or vote == WINS, detail, files.places.get(nodes[0], NO_CONF), vote)
+        for (code, detail, vote), nodes in found.items()
     )
+    if WINS in votes.values():
+        free = []
     return Readiness(tuple(node for node in free if node not in unknown), obstacles, unknown)
+
+
+def _votes(
+    decision: PrimaryDecision,
+    hindered: Mapping[int, Sequence[tuple[Hindrance, str]]],
+    free: Sequence[int],
+    asked: Mapping[int, Repmgrd],
+) -> dict[int, str]:
+    """What the election makes of those that would promote nothing."""
+    voting = election(decision)
+    idle = [node for node, against in hindered.items() if asked[node].known and IDLE & {code for code, _ in against}]
+    return {node: vote for node in idle if voting and (vote := voting.votes_for(node, free))}
 
 
 def _hindrances(
@@ -224,6 +241,8 @@ def _hindrances(
 ) -> Iterator[tuple[Hindrance, str]]:
     primary = decision.primary_state
     row = next((row for row in primary.registered if row.node == state.node), None) if primary else None
+    if settled and (voting := election(decision)):
+        yield from voting.against(state.node)
     if decision.strange_primaries:
         yield Hindrance.STRANGER, named(decision.strange_primaries)
     if row and not row.electable:

@@ -281,7 +281,10 @@ class ModelHost(FakeHost):
         slots = [slot.as_row(name, SENDER_PID) for name, slot in node.slots.items()]
         slots += self._repmgrs_slots(number)
         senders = self.senders(number)
-        rows = [[other, "primary" if other in node.registered else "standby", True, None, True] for other in self.nodes]
+        rows = [
+            [other, "primary" if other in node.registered else "standby", True, None, 100, "default"]
+            for other in self.nodes
+        ]
         said = (node.in_recovery, node.timeline, node.system_identifier, node.lsn(), receiver, slots, senders, rows)
         return [(*said, 0x100_0000, node.replayed(), node.replay_paused)]
 

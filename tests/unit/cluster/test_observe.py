@@ -70,7 +70,7 @@ RECEIVER = {
     "conninfo": "user=repmgr passfile=/var/lib/postgresql/.pgpass host=10.0.0.11",
 }
 SEGMENT = 16 * 1024 * 1024
-NODES = [[1, "primary", True, None, True], [2, "standby", True, 1, True]]
+NODES = [[1, "primary", True, None, 100, "default"], [2, "standby", True, 1, 100, "default"]]
 
 
 class Answers(FakeHost):
@@ -109,7 +109,10 @@ def seen(*rows: tuple[Any, ...]) -> dict[int, NodeState]:
 
 def test_a_primary_and_its_standby() -> None:
     states = seen(primary(), standby())
-    registered = (Registered(1, "primary", True, None), Registered(2, "standby", True, 1))
+    registered = (
+        Registered(1, "primary", True, None, 100, "default"),
+        Registered(2, "standby", True, 1, 100, "default"),
+    )
     assert states[1] == NodeState(
         1,
         in_recovery=False,
@@ -245,8 +248,8 @@ def test_a_node_that_was_just_cloned_knows_little() -> None:
     ("node", "rows", "witness"),
     [
         (1, NODES, False),
-        (1, [[1, "witness", True, 2, True], [2, "primary", True, None, True]], True),
-        (1, [[1, "primary", True, None, True], [2, "witness", True, 1, True]], False),
+        (1, [[1, "witness", True, 2, 100, "default"], [2, "primary", True, None, 100, "default"]], True),
+        (1, [[1, "primary", True, None, 100, "default"], [2, "witness", True, 1, 100, "default"]], False),
         (9, NODES, True),
     ],
     ids=["none", "as repmgr.nodes says", "another one", "as the configuration says"],
@@ -262,9 +265,9 @@ def test_who_is_a_witness(node: int, rows: list[list[Any]], witness: bool) -> No
     ("rows", "primaries", "made_by_repmgr"),
     [
         (NODES, (1,), True),
-        ([[1, "primary", False, None, True], [2, "primary", True, None, True]], (2,), False),
-        ([[1, "primary", True, None, True], [2, "primary", True, None, True]], (1, 2), False),
-        ([[1, "standby", True, 2, True]], (), False),
+        ([[1, "primary", False, None, 100, "default"], [2, "primary", True, None, 100, "default"]], (2,), False),
+        ([[1, "primary", True, None, 100, "default"], [2, "primary", True, None, 100, "default"]], (1, 2), False),
+        ([[1, "standby", True, 2, 100, "default"]], (), False),
         ([], (), False),
     ],
 )

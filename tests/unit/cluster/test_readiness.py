@@ -52,12 +52,16 @@ def of(*numbers: int, **changes: object) -> Callable[[FakeHost], object]:
     ("change", "candidates", "expected"),
     [
         (of(), (2, 3), set()),
-        (of(2, unseen_for=11), (3,), {(Hindrance.SILENT, (2,), False)}),
+        (of(2, unseen_for=11, repmgrd_known=False), (3,), {(Hindrance.SILENT, (2,), False)}),
+        (of(2, unseen_for=11), (), {(Hindrance.SILENT, (2,), True)}),
+        (of(3, unseen_for=11), (2,), {(Hindrance.SILENT, (3,), False)}),
         (of(2, unseen_for=9), (2, 3), set()),
+        (of(2, paused=True), (), {(Hindrance.PAUSED, (2,), True)}),
+        (of(3, paused=True), (2,), {(Hindrance.PAUSED, (3,), False)}),
         (of(2, 3, unseen_for=24), (), {(Hindrance.SILENT, (2, 3), True)}),
         (of(2, 3, unseen_for=-1), (), {(Hindrance.SILENT, (2, 3), True)}),
         (of(2, unseen_for=-1, up_for=3.0), (2, 3), set()),
-        (of(2, unseen_for=None), (3,), {(Hindrance.SILENT, (2,), False)}),
+        (of(2, unseen_for=None, repmgrd_known=False), (3,), {(Hindrance.SILENT, (2,), False)}),
         (of(1, 2, 3, paused=True), (), {(Hindrance.PAUSED, (2, 3), True)}),
         (lambda host: [of(1, 2, 3, paused=True)(host), of(1, checkpoint=True)(host)], (2, 3), set()),
         (of(1, unelectable=(2,)), (3,), set()),
@@ -105,11 +109,82 @@ def test_repmgrd_has_time_to_find_a_new_primary(ago: float) -> None:
 
 @pytest.mark.parametrize("code", [Hindrance.MANUAL, Hindrance.NO_COMMAND])
 def test_a_standby_for_reports_is_no_fault(code: Hindrance) -> None:
-    seen = found(three(), files=Files({}, {3: (code, "")}))
-    assert (seen.candidates, seen.obstacles) == ((2,), ())
+    """With priority 0, or without a repmgrd."""
+    for change in (of(1, unelectable=(3,)), of(3, repmgrd_known=False)):
+        host = three()
+        change(host)
+        seen = found(host, files=Files({}, {3: (code, "")}))
+        assert (seen.candidates, seen.obstacles) == ((2,), ())
     seen = found(three(), files=Files({2: Path("/etc/repmgr/db2.conf")}, {2: (code, ""), 3: (code, "")}))
     assert codes(seen) == {(code, (2, 3), True)}
     assert "/etc/repmgr/db2.conf" in seen.obstacles[0].hint
+
+
+@pytest.mark.parametrize(
+    ("idle", "priorities", "nobody"),
+    [
+        (2, {}, True),
+        (3, {}, False),
+        (3, {3: 101}, True),
+        (2, {3: 101}, False),
+        (2, {2: 50}, False),
+    ],
+)
+def test_a_standby_that_would_win_and_promotes_nothing(idle: int, priorities: dict[int, int], nobody: bool) -> None:
+    """Of equal WAL the highest priority wins, then the lowest id; the others wait for it in vain."""
+    host = three()
+    host.nodes[1].priorities = priorities
+    seen = found(host, files=Files({}, {idle: (Hindrance.MANUAL, "")}))
+    assert codes(seen) == {(Hindrance.MANUAL, (idle,), nobody)}
+    assert seen.candidates == (() if nobody else (5 - idle,))
+    assert ("it would win the election" in str(seen.obstacles[0])) == nobody
+    assert "standby register --force" in seen.obstacles[0].hint
+
+
+def election_of(host: FakeHost, cluster: Cluster = THREE) -> Readiness | None:
+    return ReadinessProbe().look(PrimaryFinder(cluster, LastKnownPrimary()).decision(host), cluster, host)
+
+
+FOUR = replace(THREE, nodes={**NODES, 4: Node("10.0.0.14")})
+WITNESSED = replace(THREE, nodes={**NODES, 3: Node("10.0.0.13", witness=True)})
+
+
+@pytest.mark.parametrize(
+    ("cluster", "change", "expected"),
+    [
+        (THREE, of(3, reachable=False), {(Hindrance.MAJORITY, (2,), True)}),
+        (THREE, lambda host: [of(3, reachable=False)(host), of(1, inactive=(3,))(host)], set()),
+        (THREE, lambda host: [of(3, reachable=False)(host), of(1, cascades={3: 2})(host)], set()),
+        (FOUR, of(3, reachable=False), set()),
+        (FOUR, of(3, 4, reachable=False), {(Hindrance.MAJORITY, (2,), True)}),
+        (WITNESSED, of(3, reachable=False), {(Hindrance.MAJORITY, (2,), True)}),
+        (THREE, of(1, locations={2: "dc2", 3: "dc2"}), {(Hindrance.LOCATION, (2, 3), True)}),
+        (THREE, of(1, locations={1: "dc1"}), {(Hindrance.LOCATION, (2, 3), True)}),
+        (THREE, of(1, locations={3: "dc2"}), set()),
+        (WITNESSED, of(1, locations={2: "dc2"}), set()),
+        (THREE, of(1, cascades={3: 2}), set()),
+        (THREE, of(1, cascades={2: 3, 3: 2}), {(Hindrance.CASCADED, (2, 3), True)}),
+        (THREE, of(1, cascades={2: None, 3: None}), set()),
+    ],
+)
+def test_repmgrs_own_election(
+    cluster: Cluster, change: Callable[[FakeHost], object], expected: set[tuple[Hindrance, tuple[int, ...], bool]]
+) -> None:
+    host = three()
+    host.nodes[4] = FakeNode("10.0.0.14")
+    if 4 not in cluster.nodes:
+        del host.nodes[4]
+    change(host)
+    seen = election_of(host, cluster)
+    assert seen is not None and codes(seen) == expected
+    assert bool(seen.candidates) == (not expected)
+
+
+def test_a_cascaded_standby_is_not_promoted_and_no_fault() -> None:
+    host = three()
+    host.nodes[1].cascades = {3: 2}
+    seen = election_of(host)
+    assert seen is not None and (seen.candidates, seen.obstacles) == ((2,), ())
 
 
 def test_a_node_that_cannot_be_asked_still_answers() -> None:

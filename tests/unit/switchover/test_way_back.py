@@ -243,7 +243,7 @@ def test_the_node_with_the_most_wal_has_no_shell(nodes: Nodes) -> None:
 
 def test_a_node_that_repmgr_never_promotes_is_not_waited_for(nodes: Nodes) -> None:
     runs(nodes)
-    never = (Registered(3, "standby", True, 1, electable=False),)
+    never = (Registered(3, "standby", True, 1, priority=0),)
     assert nodes.promote((AHEAD[0], replace(AHEAD[1], registered=never), AHEAD[2]))
     assert "it's.conf" in nodes.started
 

@@ -46,7 +46,7 @@ ROW = (
     None,
     None,
     None,
-    b'[[2, "primary", true, null, true]]',
+    b'[[2, "primary", true, null, 100, "default"]]',
     b"16777216",
     None,
     b"f",
@@ -142,7 +142,7 @@ def one(index: int, value: bytes | None) -> Speak:
 
 
 FATAL = b"SFATAL\0C57P03\0M\x1b[2J\x1b]0;owned\x07 \xff\xfe \xe2\x80\xae gone\nWRONG\0\0"
-MANY = json.dumps([[n, "standby", True, 1, True] for n in range(300_000)]).encode()
+MANY = json.dumps([[n, "standby", True, 1, 100, "default"] for n in range(300_000)]).encode()
 ODD: dict[str, tuple[Speak, str]] = {
     "no row": (says(answer()), "cannot be read"),
     "two rows": (says(answer(data(*ROW), data(*ROW))), "cannot be read"),
@@ -213,7 +213,7 @@ SCALARS = st.one_of(
 )
 FIELDS = st.dictionaries(st.sampled_from([*SLOT, *SENDER, *RECEIVER]), SCALARS, max_size=3)
 JSON = st.one_of(SCALARS, FIELDS, st.lists(st.one_of(SCALARS, FIELDS, st.lists(SCALARS, max_size=4)), max_size=3))
-WELL = primary(nodes=[[2, "primary", True, None, True]])
+WELL = primary(nodes=[[2, "primary", True, None, 100, "default"]])
 SOUND = primary()
 
 
