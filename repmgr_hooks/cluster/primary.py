@@ -41,11 +41,12 @@ def contradicting(events: Sequence[Event], decision: PrimaryDecision) -> Event |
 def confirmed(state: ClusterState, host: Host) -> ClusterState:
     """Look at the nodes again, and return the same primary with what they say now.
 
-    Raises PrimaryChanged, or OperationFailed if the primary is silent.
+    Raises PrimaryChanged, also if the primary is silent and only a stale one answers, to which nothing may lead; or
+    OperationFailed if the primary is silent.
     """
     decision = PrimaryFinder(state.cluster, state.last_known).decision(host)
     states = {node.node: node for node in decision.states}
-    if not states[state.primary].reachable and decision.primary is None:
+    if not states[state.primary].reachable and decision.primary is None and not decision.stale_primaries:
         raise OperationFailed(f"the primary does not answer ({states[state.primary]})", code="no_answer")
     if (decision.primary, decision.timeline) != (state.primary, state.timeline):
         seen = "; ".join(map(str, decision.states))

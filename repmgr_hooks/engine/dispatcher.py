@@ -21,7 +21,9 @@ from repmgr_hooks.engine.executor import plan_and_apply
 from repmgr_hooks.engine.fencing import fence, leave_silent
 from repmgr_hooks.engine.routes import ManagedCluster
 from repmgr_hooks.engine.run import (
+    NOTHING_OPENED,
     ActionResult,
+    Opened,
     RunObserver,
     RunResult,
     ScheduledAction,
@@ -47,15 +49,19 @@ def handle(
     observer: RunObserver | None = None,
     last_known: LastKnownPrimary | None = None,
     closed: Sequence[str] = (),
+    opened: Opened = NOTHING_OPENED,
 ) -> RunResult:
     """Make what the events' routes ask for true; without an event, all that can be looked at; with ``everything`` both.
 
-    ``closed``: the ports to close if no primary is known, because none has been known for long.
+    ``closed``: the ports to close if no primary is known, because none has been known for long. ``opened``: those
+    that wait for nothing, for they were open under this primary already.
 
     Raises Stopped if the observer says so.
     """
     finder = PrimaryFinder(managed.cluster, last_known or LastKnownPrimary())
-    run = _Run(managed, events, everything, dry_run, closed, finder, host, observer or RunObserver(), host.now())
+    run = _Run(
+        managed, events, everything, dry_run, closed, opened, finder, host, observer or RunObserver(), host.now()
+    )
     scheduled = select(managed.routes, events, everything)
     if not scheduled:
         return log_result(RunResult(True, f"no route for {', '.join(map(str, events)) or 'anything'}: nothing to do"))
@@ -77,6 +83,7 @@ class _Run:
     everything: bool
     dry_run: bool
     closed: Sequence[str]
+    opened: Opened
     finder: PrimaryFinder
     host: Host
     observer: RunObserver
@@ -110,6 +117,7 @@ def _make_true(run: _Run, scheduled: list[ScheduledAction]) -> RunResult:
         scheduled = _select_without_claims(run)
     state = cluster_state(decision, run.finder)
     scheduled = concerning(applying(scheduled, state), run.managed.cluster, run.host)
+    scheduled = run.opened.before_others(scheduled, state)
     done = _plan_and_apply(run, scheduled, state)
     return log_result(_summed_up(run, decision, done))
 

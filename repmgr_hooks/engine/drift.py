@@ -60,6 +60,11 @@ class Drift:
         return frozenset(place_of(item.action) for item in self.found if item.problems)
 
     @property
+    def missing_ports(self) -> frozenset[object]:
+        """The ports that do not lead where they are to lead, or of which that cannot be seen."""
+        return frozenset(getattr(item.action.config, "open", None) for item in self.found if differences([item]))
+
+    @property
     def in_desired_state(self) -> bool:
         """True if there is a primary and nothing is missing."""
         return self.decision.primary is not None and not self.pending

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from repmgr_hooks.cluster.decide import PrimaryDecision
+from repmgr_hooks.cluster.decide import ClusterState, PrimaryDecision
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.cluster.primary import PrimaryFinder
 from repmgr_hooks.cluster.reasons import ReasonCode
@@ -124,6 +125,29 @@ class RunObserver:
     def done_before(self, chosen: ScheduledAction) -> bool:
         """True for a notification that an earlier attempt has given already."""
         return False
+
+
+class Opened(NamedTuple):
+    """The ports that have led to a primary since it is the primary, on its timeline."""
+
+    primary: int | None = None
+    timeline: int = 0
+    ports: frozenset[str] = frozenset()
+
+    def and_now(self, decision: PrimaryDecision, ports: Collection[str]) -> Opened:
+        """Return the same with those that lead to the primary now."""
+        same = (self.primary, self.timeline) == (decision.primary, decision.timeline)
+        return Opened(decision.primary, decision.timeline, frozenset(ports) | (self.ports if same else frozenset()))
+
+    def before_others(self, scheduled: Sequence[ScheduledAction], state: ClusterState) -> list[ScheduledAction]:
+        """Return the actions with those in front that open such a port again: somebody has flushed the rules, say, and
+        what a new primary must have before the applications are let in is no reason to keep them out of this one."""
+        ports = self.ports if (self.primary, self.timeline) == (state.primary, state.timeline) else ()
+        again = [item for item in scheduled if getattr(item.action.config, "open", None) in ports]
+        return [*again, *(item for item in scheduled if item not in again)]
+
+
+NOTHING_OPENED = Opened()
 
 
 def observe_and_decide(

@@ -287,6 +287,7 @@ class ClusterController:
                 observer=observer,
                 last_known=self._last_known,
                 closed=self._monitor.closed,
+                opened=self._monitor.opened,
             )
             if result.ok:
                 self._keep(result.decision)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from repmgr_hooks import clock
-from repmgr_hooks.cluster.decide import PrimaryDecision
+from repmgr_hooks.cluster.decide import PrimaryDecision, last_known_of
 from repmgr_hooks.cluster.host_names import NameWatch
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.cluster.node_ports import PortWatch
@@ -21,6 +21,7 @@ from repmgr_hooks.cluster.readiness import ReadinessProbe
 from repmgr_hooks.cluster.reasons import ReasonCode
 from repmgr_hooks.engine.drift import Drift, find_drift
 from repmgr_hooks.engine.routes import ManagedCluster
+from repmgr_hooks.engine.run import NOTHING_OPENED
 from repmgr_hooks.errors import Problem
 from repmgr_hooks.journal.heartbeat import Progress
 from repmgr_hooks.journal.rows import Observation, Place
@@ -72,6 +73,7 @@ class Monitor:
         """What the last look found that no step of ours can fix."""
         self.obstacles: tuple[Obstacle, ...] = ()
         """What stands against a failover, and has done so for ``HELD_FOR`` seconds."""
+        self.opened = NOTHING_OPENED
         self._unknown_since: float | None = None
         self.readiness, self._names, self._ports = ReadinessProbe(), NameWatch(), PortWatch()
         self._pending: tuple[Problem, ...] = ()
@@ -147,6 +149,8 @@ class Monitor:
         at_once = taken_over or bool(self._unseen - seen.unseen)
         seen = replace(seen, at_once=at_once, warnings=(*seen.warnings, *others))
         self._unseen = seen.unseen
+        if (state := seen.decision.primary_state) and last_known_of(state) == last_known:
+            self.opened = self.opened.and_now(seen.decision, {*self._managed.opened_ports} - seen.missing_ports)
         self.news = self._news(seen)
         if was_well and seen.pending and seen.decision.primary == primary:
             RUNS.lost()

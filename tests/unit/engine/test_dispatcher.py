@@ -16,12 +16,13 @@ import pytest
 
 from repmgr_hooks import config
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
+from repmgr_hooks.cluster.primary import PrimaryFinder
 from repmgr_hooks.cluster.reasons import Reason, ReasonCode
 from repmgr_hooks.engine import asking
 from repmgr_hooks.engine.dispatcher import handle
 from repmgr_hooks.engine.drift import find_drift as drift
 from repmgr_hooks.engine.routes import Action, ManagedCluster, Route
-from repmgr_hooks.engine.run import ScheduledAction
+from repmgr_hooks.engine.run import NOTHING_OPENED, Opened, ScheduledAction
 from repmgr_hooks.engine.selection import select
 from repmgr_hooks.errors import NoSuchProgram, OperationFailed, ProgramTimeout
 from repmgr_hooks.event import Event
@@ -29,7 +30,7 @@ from repmgr_hooks.handlers import command, notify, slot
 from repmgr_hooks.netfilter.reset import Flow
 from repmgr_hooks.settings.cluster import Node
 from repmgr_hooks.system.steps import Program, Sql, Step
-from tests.fake import Connection, FakeHost, FakeNode, FakeSlot
+from tests.fake import Connection, FakeHost, FakeNode, FakeSlot, NatTable
 
 MAIN = config.load(Path(__file__).resolve().parents[3] / "config/config.yaml").clusters["main"]
 OPEN_BARMAN, SLOT, STREAM, SWITCH_WAL, OPEN_APP = MAIN.routes[0].do
@@ -299,6 +300,50 @@ def test_when_the_primary_changes_in_mid_run_nothing_more_is_done(what: str, cha
         False,
         *3 * [True],
     ]
+
+
+def test_a_stale_primary_beside_a_silent_one_ends_the_run() -> None:
+    """Old rules may lead to it, and while the run went on nobody would close them."""
+    host = failed_over()
+    host.barman.health = "ruins"
+    host.at(9.3, lambda: setattr(host.nodes[2], "reachable", False))
+    host.at(9.3, lambda: vars(host.nodes[1]).update(reachable=True, in_recovery=False))
+    run = handle(MAIN, host, [PROMOTED], last_known=SEEN_2)
+    assert host.now() < 12
+    assert run.again and "the primary has changed meanwhile" in run.done[-1].error
+    assert host.leads_to(host.app_port) is None
+
+
+@pytest.mark.parametrize(
+    ("known", "at_once"),
+    [
+        (Opened(2, 2, frozenset({"app"})), True),
+        (Opened(2, 1, frozenset({"app"})), False),
+        (Opened(1, 2, frozenset({"app"})), False),
+        (Opened(2, 2, frozenset({"barman"})), False),
+        (NOTHING_OPENED, False),
+    ],
+)
+def test_a_port_that_was_open_under_this_primary_waits_for_nothing(known: Opened, at_once: bool) -> None:
+    """Somebody has flushed the rules while Barman was in ruins."""
+    host = failed_over()
+    assert handle(MAIN, host, [PROMOTED]).ok
+    host.barman.health = "ruins"
+    begun = host.now()
+    host.nat = NatTable()
+    run = handle(MAIN, host, [], everything=True, last_known=SEEN_2, opened=known)
+    assert not run.ok
+    assert (opened(host) - begun < 5) == at_once
+
+
+def test_what_has_been_open_since_the_primary_is_the_primary() -> None:
+    host = failed_over()
+    two = PrimaryFinder(MAIN.cluster, SEEN_2).decision(host)
+    host = FakeHost()
+    one = PrimaryFinder(MAIN.cluster, LastKnownPrimary(1, 1, SYSTEM)).decision(host)
+    known = NOTHING_OPENED.and_now(one, {"app"}).and_now(one, {"barman"})
+    assert known == Opened(1, 1, frozenset({"app", "barman"})), "it stays so, if it is flushed"
+    assert known.and_now(two, {"barman"}) == Opened(2, 2, frozenset({"barman"})), "and not under another primary"
 
 
 def test_a_primary_that_is_silent_for_a_while_is_tried_again() -> None:
