@@ -421,6 +421,10 @@ class FakeBarman:
     """What ``show-server`` says otherwise than a server in order."""
     version: str = "3.4.0"
     has_pgrep: bool = True
+    room: int = 50 * 2**30
+    """Bytes on its disk."""
+    closed: tuple[str, ...] = ()
+    """Directories into which it may not write."""
     receiver_hangs: bool = False
     """Whether its receive-wal still runs, although it streams from nowhere: its primary was unplugged."""
     model: str = ""
@@ -638,7 +642,7 @@ class FakeHost(ScriptedHost):
         name, *words = program.argv
         if name == "barman":
             return self._barman_command(program, words, limit)
-        if name in ("cat", "find", "cmp", "cp", "mkdir", "mv", "touch", "chown", "rm", "python3", "pgrep"):
+        if name in ("cat", "find", "cmp", "cp", "mkdir", "mv", "touch", "chown", "rm", "python3", "pgrep", "df"):
             return self._barmans_files(program, name, words)
         if name == "nice":
             assert program.resident, "nobody waits for it"
@@ -880,6 +884,9 @@ class FakeHost(ScriptedHost):
             runs = self.barman.streams_from is not None or self.barman.receiver_hangs
             others = "77 /usr/bin/python3 /usr/bin/barman -q receive-wal other\n78 pg_receivewal --slot=other\n"
             return others + "79 /usr/bin/python3 /usr/bin/barman -q receive-wal main_backup\n" * runs
+        if name == "df":
+            assert words[:2] == ["--output=avail,target", "-B1"]
+            return f"Avail Mounted on\n{self.barman.room} {HOME}\n"
         if name == "cat":
             assert words == [f"{HOME}/.active-model.auto"]
             return self.barman.model
@@ -889,6 +896,8 @@ class FakeHost(ScriptedHost):
                 return "".join(f"{HOME}/errors/{file}\n" for file in self.barman.errors)
             if words[:2] == ["-L", f"{HOME}/base"]:
                 return "".join(f"{line}\n" for line in self.barman.notes())
+            if "-writable" in words:
+                return "".join(f"{place}\n" for place in words[1:] if place in self.barman.closed)
             if "-mmin" in words:
                 return "".join(f"{STREAMING}/{file}\n" for file in self.barman.late)
             if "-name" in words:

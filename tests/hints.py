@@ -112,6 +112,7 @@ UNTYPED = {
     "barman.backlog": SEE,
     "barman.content": INSTALL,
     "barman.cron": SYSTEMD,
+    "barman.disk": HUMAN,
     "barman.errors": HUMAN,
     "barman.login": "a line of pg_hba.conf, as the one of client.login",
     "barman.primary": SEE,

@@ -16,6 +16,7 @@ from repmgr_hooks.checks.files import absent, secret
 from repmgr_hooks.checks.finding import Finding, Topic
 from repmgr_hooks.checks.users import user_called
 from repmgr_hooks.cluster.decide import PrimaryDecision
+from repmgr_hooks.cluster.wal import size
 from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.settings.barman import Barman
 from repmgr_hooks.settings.cluster import Cluster
@@ -24,6 +25,8 @@ from repmgr_hooks.system.steps import Host, Program
 LIMIT = 30.0
 CRON_EVERY = 180.0
 """Barman's cron is due once a minute; this much later it is dead."""
+LEAST_ROOM = 2**28
+"""Bytes: 16 WAL files."""
 ASKS_FILE = (3, 14)
 """It looks with ``file --brief`` whether a backup is encrypted (encryption.py, recognize_encryption)."""
 WAITS = 5.0
@@ -72,6 +75,7 @@ def look(
         lambda: [_cron(Topic("barman.cron", settings.server), said, settings, host)],
         lambda: [_content(Topic("barman.content", settings.server), settings, host)],
         lambda: list(_left_over(settings, said, host)),
+        lambda: [_disk(Topic("barman.disk", settings.server), said, settings, host)],
         lambda: [_backups(Topic("barman.backup", settings.server), said, settings, host)],
     )
     yield way
@@ -178,6 +182,8 @@ def _cron(topic: Topic, said: Mapping[str, str], settings: Barman, host: Host) -
     times = [int(line) for line in output.split()]
     # The directory's own time counts only if the lock file is gone.
     ago = clock.wall() - (times[-1] if times else 0)
+    if ago < -CRON_EVERY:
+        return topic.warn(f"{file} is from the future: when Barman's cron last ran cannot be seen", f"rm {file}")
     if ago > CRON_EVERY:
         when = f"last ran {ago / 60:.0f} minutes ago" if times else "has never run"
         return topic.fail(f"Barman's cron {when}: no stream is started, no WAL archived", hint)
@@ -245,6 +251,28 @@ def _left_over(settings: Barman, said: Mapping[str, str], host: Host) -> Iterato
         yield topic.fail(what, f"see barman.log, and: {' '.join(settings.command)} archive-wal {settings.server}")
     else:
         yield topic.ok("what is received is archived")
+
+
+def _disk(topic: Topic, said: Mapping[str, str], settings: Barman, host: Host) -> Finding:
+    """Without room, or the right to write, pg_receivewal and archive-wal end at once; only barman.log says why."""
+    names = ("streaming_wals_directory", "wals_directory", "incoming_wals_directory")
+    places = [place for name in names if (place := said.get(name, "")).startswith("/")]
+    if not places:
+        return topic.ok("Barman does not say where its WAL is")
+    try:
+        closed = _listed(settings, host, *places, "-maxdepth", "0", "!", "-writable")
+        df = Program(settings.beside("df", "--output=avail,target", "-B1", *places), tolerate="No such file")
+        rows = [line.split(maxsplit=1) for line in host.run(df, LIMIT).splitlines()[1:]]
+        room = {target: int(avail) for avail, target in rows}
+    except (OperationFailed, ValueError) as error:
+        return topic.warn(f"cannot tell whether Barman has room: {error}", f"df -h {places[0]}")
+    if closed:
+        return topic.fail(f"Barman may not write into {' and '.join(closed)}", f"chown barman: {' '.join(closed)}")
+    for target, avail in room.items():
+        if avail < LEAST_ROOM:
+            what = f"{size(avail)} of room are left on {target}, where Barman's WAL is"
+            return topic.fail(what, f"make room there: df -h {target}; barman delete {settings.server} oldest")
+    return topic.ok("Barman may write its WAL, and has room")
 
 
 def _listed(settings: Barman, host: Host, *words: str) -> list[str]:

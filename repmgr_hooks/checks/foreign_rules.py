@@ -94,7 +94,8 @@ def look(cluster: Cluster, host: Host, only: int | None = None) -> Iterator[Find
     if unread:
         tables = ", ".join(" ".join(table) for table in sorted(unread))
         topic = Topic("rules.foreign", f"{cluster.name} nft")
-        yield topic.warn(f"cannot be read, so cannot be judged: nftables' own {tables}", install("nftables"))
+        way = "look at them: nft list ruleset" if shutil.which("nft") else install("nftables")
+        yield topic.warn(f"cannot be read, so cannot be judged: nftables' own {tables}", way)
     for program, why in refused.items():
         yield unseen(Topic("rules.foreign", f"{cluster.name} {program}"), why)
     if not (unread or refused or found):

@@ -141,11 +141,11 @@ def merged(probes: Iterable[Probe]) -> list[Probe]:
 
 def led_astray(probes: Iterable[Probe], primary: int | None) -> list[Probe]:
     """Return the same, where a client that writes on another node than the primary does not count as served, nor does
-    one that reads on a node out of recovery.
+    one that reads on a node out of recovery; and what keeps it from writing there is nothing to be mended.
     """
     return [
         replace(found, code=ProbeCode.ELSEWHERE, message=f"it leads to node {found.node}", hint=FOREIGN_RULE)
-        if found.served and found.code is not ProbeCode.READS and primary not in (None, found.node)
+        if primary not in (None, found.node) and found.code.value in ("writes", "reads_on_primary", "commit_waits")
         else found
         for found in probes
     ]

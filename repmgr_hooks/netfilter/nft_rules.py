@@ -90,6 +90,9 @@ def _rules(rule: Mapping[str, Any], sets: Mapping[str, Any]) -> Iterator[Rule]:
     handle = f"{rule['family']} {rule['table']} {rule['chain']} handle {rule['handle']}"
     matches: list[Match] = []
     for statement in rule["expr"]:
+        if not isinstance(statement, Mapping):  # an anonymous chain is printed as nft's own text
+            yield Rule(handle, tuple(matches), UNKNOWN)
+            return
         ((kind, value),) = statement.items()
         if kind == "match":
             matches += _match(value, sets)

@@ -158,6 +158,7 @@ def test_a_rule_that_changes_nothing_for_clients(served: Lab, command: str) -> N
         "iptables -A FORWARD -p tcp --dport 5432 -m connlimit --connlimit-above 0 -j REJECT",
         "iptables -A FORWARD -p tcp --dport 5432 -m limit --limit 1/hour --limit-burst 1 -j DROP",
         "iptables -A FORWARD -p tcp --dport 5432 -j NFQUEUE --queue-num 3",
+        nft("inet", "filter hook forward priority 0", "tcp dport 5432 jump { drop ; }"),
     ],
 )
 def test_what_cannot_be_judged_is_said(served: Lab, command: str) -> None:

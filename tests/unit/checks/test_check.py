@@ -218,6 +218,10 @@ def named(name: str, address: str) -> Change:
         (barman(cron_ran=600.0), {("barman.cron", "main_backup")}),
         (barman(cron_ran=None), {("barman.cron", "main_backup")}),
         (barman(cron_ran=100.0), set()),
+        (barman(cron_ran=-3600.0), {("barman.cron", "main_backup")}),
+        (barman(room=2**20), {("barman.disk", "main_backup")}),
+        (barman(room=2**30), set()),
+        (barman(closed=("/var/lib/barman/main_backup/wals",)), {("barman.disk", "main_backup")}),
     ],
 )
 def test_each_fault_makes_its_own_finding(

@@ -153,6 +153,15 @@ def test_readers_on_a_node_out_of_recovery_that_is_not_the_primary(node: int, pr
     assert found.served
 
 
+def test_a_commit_that_waits_on_a_stale_primary_is_not_to_be_helped() -> None:
+    """What it waits for is all that keeps clients from writing where it is lost."""
+    waits = Probe("app", ProbeCode.COMMIT_WAITS, 1, message="commits wait", hint="without its safety ...")
+    (found,) = led_astray([waits], 2)
+    assert (found.code, found.message) == (ProbeCode.ELSEWHERE, "it leads to node 1")
+    assert "safety" not in found.hint
+    assert led_astray([waits], 1) == led_astray([waits], None) == [waits]
+
+
 class Foreign(FakeHost):
     """A primary that speaks another language, and says in English why it lets nobody in."""
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from repmgr_hooks.netfilter import nft_rules, saved_rules
-from repmgr_hooks.netfilter.packet import Chain, End, Packet, in_order, walk
+from repmgr_hooks.netfilter.packet import UNKNOWN, Chain, End, Packet, in_order, walk
 
 CLIENT = Packet(
     None,
@@ -184,6 +184,12 @@ def test_tables_of_another_family_and_those_seen_already_are_left_out() -> None:
     assert [chain.where for chain in listed(family="inet")] == ["nft chain inet t c"]
     everything = json.dumps({"nftables": [{"chain": {"family": "ip", "table": "nat", "name": "P", "hook": "forward"}}]})
     assert nft_rules.parse(everything, False, [("ip", "nat")]) == []
+
+
+def test_an_anonymous_chain_is_a_rule_of_which_nothing_is_known() -> None:
+    """nft prints it as its own text; the rules beside it are read all the same."""
+    (chain,) = listed(["jump {\n\t\tdrop\n\t}"], [{"accept": None}])
+    assert [rule.target for rule in chain.chains["c"]] == [UNKNOWN, "ACCEPT"]
 
 
 def test_the_order_of_chains() -> None:
