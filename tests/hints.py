@@ -175,6 +175,7 @@ UNTYPED = {
     "primary.foreign": HUMAN,
     "primary.metadata": REGISTERED,
     "primary.nobody": HUMAN,
+    "primary.shut_out": SEE,
     "primary.stale_primary": "how PostgreSQL is stopped is the host's own: test_zombie.py does it, and rejoins",
     "primary.stray": HUMAN,
     "primary.stranger": HUMAN,

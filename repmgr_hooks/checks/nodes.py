@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -141,8 +142,15 @@ def _silent(topic: Topic, managed: ManagedCluster, number: int, error: Operation
     place, port = settings.passfile or f"{user.home}/.pgpass", managed.cluster.endpoint(number).port
     there = (node.name or node.host).replace(":", r"\:")  # as libpq reads it (libpq-pgpass)
     password = f"in {place}: {there}:{port}:*:{settings.user}:PASSWORD"
+    if "password authentication failed" in what:
+        expired = (
+            f"if that is right, it has expired; on the primary: alter role {settings.user} valid until 'infinity';"
+        )
+        return topic.fail(what, f"{password}; {expired}")
     if "password" in what:
         return topic.fail(what, password)
+    if re.search("too many clients|remaining connection slots|too many connections", what):
+        return topic.fail(what, "on its host, see who has them: ps -u postgres -o pid,args; kill PID ends one")
     by_hand = f"sudo -u {user.name} psql '{managed.cluster.conninfos()[number]}'"
     if error.code == "rejected":
         return topic.fail(what, f"see it: {by_hand}; if it is about the password, {password}")
@@ -185,7 +193,8 @@ def _rights(managed: ManagedCluster, looked: Looked) -> Finding:
 
 def _who(managed: ManagedCluster, looked: Looked, decision: PrimaryDecision) -> Iterator[Finding]:
     name, silent = managed.cluster.name, set(looked.nodes) - set(looked.answers)
-    notes = [note for note in decision.notes if note.code not in HINTS and note.code is not ReasonCode.SILENT]
+    said = (*HINTS, ReasonCode.SILENT, ReasonCode.REJECTS)
+    notes = [note for note in decision.notes if note.code not in said]
     topic = Topic("nodes.primary", name)
     if notes or (decision.primary is None and not silent):
         what = "; ".join(map(str, notes)) or str(decision)

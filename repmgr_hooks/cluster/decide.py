@@ -104,7 +104,8 @@ def decide(
     primaries = [state for state in voters if state.is_primary]
     primary, reason = _choose(voters, primaries, last_known)
     if reason.code is ReasonCode.NOBODY and (silent := _nodes(state for state in states if not state.reachable)):
-        reason = Reason(ReasonCode.UNHEARD, silent)
+        shut = _nodes(state for state in states if state.rejected and state.node == last_known.primary)
+        reason = Reason(ReasonCode.SHUT_OUT, shut) if shut else Reason(ReasonCode.UNHEARD, silent)
     swinging = most_changes is not None and last_known.changes >= most_changes
     if primary and swinging and primary.node != last_known.primary:
         reason = Reason(ReasonCode.SWINGING, (primary.node,))
@@ -233,9 +234,10 @@ def _notes(
     if primary is None:
         yield from _stray(states, stale_primaries)
     for state in states:
-        if not state.reachable:
-            stranger = state.error == ANOTHER_SYSTEM
-            yield Reason(ReasonCode.STRANGER if stranger else ReasonCode.SILENT, (state.node,))
+        if state.error == ANOTHER_SYSTEM:
+            yield Reason(ReasonCode.STRANGER, (state.node,))
+        elif not state.reachable:
+            yield Reason(ReasonCode.REJECTS if state.rejected else ReasonCode.SILENT, (state.node,))
     configured = [state.node for state in states]
     views = [primary] if primary else [state for state in states if state.reachable]
     registered = {row.node for state in views for row in state.registered if row.active and row.kind != "witness"}

@@ -111,6 +111,8 @@ class NodeState:
     """The end of the WAL that a standby has replayed, in bytes."""
     replay_paused: bool = False
     witness: bool = False
+    rejected: bool = False
+    """True if there was an answer: it does not let us in."""
 
     @property
     def reachable(self) -> bool:
@@ -199,7 +201,8 @@ def _state(node: int, answer: Rows | OperationFailed, cluster: Cluster) -> NodeS
         with answer_of(node):
             return _read(node, answer, cluster)
     except OperationFailed as error:
-        return NodeState(node, error=one_line(str(error), 500), witness=cluster.nodes[node].witness)
+        said, rejected = one_line(str(error), 500), error.code == "rejected"
+        return NodeState(node, error=said, witness=cluster.nodes[node].witness, rejected=rejected)
 
 
 def _read(node: int, answer: Rows, cluster: Cluster) -> NodeState:

@@ -25,6 +25,10 @@ class ReasonCode(Enum):
         "no node is out of recovery, but there is no answer from {nodes}",
         "make {nodes} answer; promote a standby only if no other node can be a primary, and repmgrd does not do it",
     )
+    SHUT_OUT = (
+        "no node is out of recovery, but {nodes} does not let us in",
+        "repmgr-hooks check says why; promote nothing while it runs",
+    )
     FOREIGN = (
         "{nodes} does not have the cluster's system identifier",
         "correct its address; after a restore: repmgr-hooks reconcile --reset-state",
@@ -66,6 +70,7 @@ class ReasonCode(Enum):
         "no port leads to {nodes}; correct its address, or stop it and clone it: repmgr standby clone",
     )
     SILENT = ("{nodes} does not answer",)
+    REJECTS = ("{nodes} answers, and does not let us in",)
     UNREGISTERED = (
         "{nodes} is in the configuration and not in repmgr.nodes",
         "register {nodes}, or remove it from the configuration",

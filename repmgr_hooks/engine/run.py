@@ -140,11 +140,12 @@ class Opened(NamedTuple):
         return Opened(decision.primary, decision.timeline, frozenset(ports) | (self.ports if same else frozenset()))
 
     def before_others(self, scheduled: Sequence[ScheduledAction], state: ClusterState) -> list[ScheduledAction]:
-        """Return the actions with those in front that open such a port again: somebody has flushed the rules, say, and
-        what a new primary must have before the applications are let in is no reason to keep them out of this one."""
+        """Return the actions, and in front once more those that open such a port: somebody has flushed the rules, say,
+        and what a new primary must have before the applications are let in is no reason to keep them out of this one.
+        """
         ports = self.ports if (self.primary, self.timeline) == (state.primary, state.timeline) else ()
         again = [item for item in scheduled if getattr(item.action.config, "open", None) in ports]
-        return [*again, *(item for item in scheduled if item not in again)]
+        return [*again, *scheduled]
 
 
 NOTHING_OPENED = Opened()
@@ -191,7 +192,7 @@ def log_decision(decision: PrimaryDecision) -> None:
     for state in decision.states:
         log.info("%s", state)
     for note in decision.notes:
-        if note.code is not ReasonCode.SILENT:
+        if note.code not in (ReasonCode.SILENT, ReasonCode.REJECTS):
             log.info("%s", note)
     log.info("%s", str(decision))  # its hint comes with the result
 

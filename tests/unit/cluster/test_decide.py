@@ -317,6 +317,18 @@ def test_a_foreign_node_beside_our_primary_has_no_say(recovers: bool, timeline: 
     assert found.primary == 3, "the promotion of another one is followed"
 
 
+def test_a_node_that_does_not_let_us_in_is_no_silent_one() -> None:
+    """Its connections are all taken, or our password has expired: to promote another would split the cluster."""
+    shut = replace(silent(1), rejected=True)
+    found = decide([shut, standby(2, 1, follows=1)], NODE_1)
+    assert found.reason == Reason(ReasonCode.SHUT_OUT, (1,))
+    assert Reason(ReasonCode.REJECTS, (1,)) in found.notes and "promote nothing" in found.hint
+    assert Reason(ReasonCode.SILENT, (1,)) not in found.notes
+    assert decide([shut, primary(2, 2)], NODE_1).primary == 2
+    standby_shut = replace(silent(2), rejected=True)
+    assert decide([silent(1), standby_shut], NODE_1).reason == Reason(ReasonCode.UNHEARD, (1, 2))
+
+
 def test_a_foreign_node_that_does_not_answer_does_not_count() -> None:
     assert decide([primary(1, 1), replace(FOREIGN, error="timeout")], NODE_1).primary == 1
 
