@@ -34,7 +34,7 @@ TYPED = {
     "failover.paused": "test_ready.py::test_a_forgotten_pause",
     "failover.priority": "test_ready.py::test_priority_0_everywhere",
     "failover.silent": "test_ready.py::test_repmgrd_has_ended_and_is_started",
-    "failover.stranger": "test_zombie.py::test_a_failover_after_the_node_of_another_system_was_stopped",
+    "failover.other_primary": "test_zombie.py::test_a_failover_after_the_node_of_another_system_was_stopped",
     "files.command": GROUPS,
     "files.config": GROUPS,
     "files.journal": GROUPS,

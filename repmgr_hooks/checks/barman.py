@@ -183,7 +183,8 @@ def _cron(topic: Topic, said: Mapping[str, str], settings: Barman, host: Host) -
     # The directory's own time counts only if the lock file is gone.
     ago = clock.wall() - (times[-1] if times else 0)
     if ago < -CRON_EVERY:
-        return topic.warn(f"{file} is from the future: when Barman's cron last ran cannot be seen", f"rm {file}")
+        what = f"when Barman's cron last ran cannot be seen: {(directory, file)[len(times) - 1]} is from the future"
+        return topic.warn(what, "on both hosts: timedatectl set-ntp true; then touch it")
     if ago > CRON_EVERY:
         when = f"last ran {ago / 60:.0f} minutes ago" if times else "has never run"
         return topic.fail(f"Barman's cron {when}: no stream is started, no WAL archived", hint)
@@ -267,11 +268,15 @@ def _disk(topic: Topic, said: Mapping[str, str], settings: Barman, host: Host) -
     except (OperationFailed, ValueError) as error:
         return topic.warn(f"cannot tell whether Barman has room: {error}", f"df -h {places[0]}")
     if closed:
-        return topic.fail(f"Barman may not write into {' and '.join(closed)}", f"chown barman: {' '.join(closed)}")
+        way = f"chown barman: {' '.join(closed)}; if it is mounted read-only, findmnt -T {closed[0]}"
+        return topic.fail(f"Barman cannot write into {' and '.join(closed)}", way)
+    if not room:
+        return topic.warn(f"{places[0]} is not there", "Barman makes it when it first runs: barman cron")
     for target, avail in room.items():
         if avail < LEAST_ROOM:
             what = f"{size(avail)} of room are left on {target}, where Barman's WAL is"
-            return topic.fail(what, f"make room there: df -h {target}; barman delete {settings.server} oldest")
+            old = f"{' '.join(settings.command)} list-backup {settings.server}"
+            return topic.fail(what, f"make room there: df -h {target}; of old backups: {old}")
     return topic.ok("Barman may write its WAL, and has room")
 
 

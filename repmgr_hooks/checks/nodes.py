@@ -149,8 +149,9 @@ def _silent(topic: Topic, managed: ManagedCluster, number: int, error: Operation
         return topic.fail(what, f"{password}; {expired}")
     if "password" in what:
         return topic.fail(what, password)
-    if re.search("too many clients|remaining connection slots|too many connections", what):
-        return topic.fail(what, "on its host, see who has them: ps -u postgres -o pid,args; kill PID ends one")
+    if re.search("too many clients|remaining connection slots", what):
+        way = "on its host: ps -fu postgres shows who has them; kill ends that of a line 'postgres: USER DATABASE'"
+        return topic.fail(what, way)
     by_hand = f"sudo -u {user.name} psql '{managed.cluster.conninfos()[number]}'"
     if error.code == "rejected":
         return topic.fail(what, f"see it: {by_hand}; if it is about the password, {password}")

@@ -14,8 +14,6 @@ from repmgr_hooks.event import Event
 from repmgr_hooks.settings.barman import Barman
 from repmgr_hooks.settings.cluster import Cluster
 
-ANOTHER_SYSTEM = "it does not have the cluster's system identifier"
-
 
 @dataclass(frozen=True)
 class PrimaryDecision:
@@ -35,7 +33,7 @@ class PrimaryDecision:
     @property
     def strange_primaries(self) -> tuple[int, ...]:
         """Nodes of another system that are out of recovery."""
-        return _nodes(state for state in self.states if state.error == ANOTHER_SYSTEM and not state.in_recovery)
+        return _nodes(state for state in self.states if state.stranger and not state.in_recovery)
 
     @property
     def hint(self) -> str:
@@ -125,7 +123,7 @@ def doubted(found: PrimaryDecision) -> PrimaryDecision:
 
     All nodes that answer speak for it, or it and its standbys if they are more than half of the nodes.
     """
-    nodes = [state for state in found.states if not state.witness]
+    nodes = [state for state in found.states if not (state.witness or state.stranger)]
     silent = _nodes(state for state in nodes if not state.reachable)
     followers = [state for state in nodes if state.reachable and _receives_from(state, found.primary)]
     if found.primary is None or not silent or 2 * (1 + len(followers)) > len(nodes):
@@ -148,7 +146,8 @@ def _strangers(states: Sequence[NodeState], last_known: LastKnownPrimary) -> lis
 
 def _unheard(stranger: NodeState) -> NodeState:
     """Return a node that says nothing; if it is a primary, repmgrd may still follow it."""
-    return NodeState(stranger.node, ANOTHER_SYSTEM, stranger.in_recovery, system_identifier=stranger.system_identifier)
+    error = "it does not have the cluster's system identifier"
+    return NodeState(stranger.node, error, stranger.in_recovery, stranger=True)
 
 
 def _choose(
@@ -234,7 +233,7 @@ def _notes(
     if primary is None:
         yield from _stray(states, stale_primaries)
     for state in states:
-        if state.error == ANOTHER_SYSTEM:
+        if state.stranger:
             yield Reason(ReasonCode.STRANGER, (state.node,))
         elif not state.reachable:
             yield Reason(ReasonCode.REJECTS if state.rejected else ReasonCode.SILENT, (state.node,))

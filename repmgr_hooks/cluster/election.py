@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from repmgr_hooks.cluster.decide import ANOTHER_SYSTEM, PrimaryDecision
+from repmgr_hooks.cluster.decide import PrimaryDecision
 from repmgr_hooks.cluster.observe import Registered
-from repmgr_hooks.cluster.obstacles import MAY_WIN, WINS, Hindrance
+from repmgr_hooks.cluster.obstacles import MAY_WIN, WINS, Hindrance, named
 
 IDLE = frozenset({Hindrance.MANUAL, Hindrance.PAUSED, Hindrance.SILENT})
 """With these a standby is elected like any other, and then promotes nothing; unless its repmgrd has told PostgreSQL of
@@ -26,6 +26,10 @@ class Election:
     primary: Registered
     rows: Mapping[int, Registered]
     silent: frozenset[int]
+    streaming: frozenset[int]
+    """The standbys that receive WAL from the primary now."""
+    other_primaries: tuple[int, ...]
+    """Nodes out of recovery that repmgr holds for active: ``repmgr standby promote`` refuses to make another."""
 
     @property
     def voters(self) -> tuple[Registered, ...]:
@@ -34,6 +38,8 @@ class Election:
 
     def against(self, node: int) -> Iterator[tuple[Hindrance, str]]:
         """What keeps a standby from being elected."""
+        if self.other_primaries:
+            yield Hindrance.OTHER_PRIMARY, named(self.other_primaries)
         row = self.rows.get(node)
         if row is None:
             yield Hindrance.UNREGISTERED, ""
@@ -55,6 +61,8 @@ class Election:
         row, rivals = self.rows.get(node), [self.rows[other] for other in free if other in self.rows]
         if row is None or row not in self.voters or not row.electable or not rivals:
             return ""
+        if (node in self.streaming) != any(rival.node in self.streaming for rival in rivals):
+            return WINS if node in self.streaming else ""
         return WINS if _rank(row) < min(map(_rank, rivals)) else MAY_WIN
 
 
@@ -63,10 +71,24 @@ def _rank(row: Registered) -> tuple[int, int]:
 
 
 def election(decision: PrimaryDecision) -> Election | None:
-    """Return who takes part; None if the primary does not know itself, or there is none."""
+    """Return who takes part; None if there is no primary, or its ``repmgr.nodes`` is of an older one.
+
+    Whom we do not reach, the others may: a standby that streams through repmgr's slot, or answers that it lets us not
+    in, is there.
+    """
     primary = decision.primary_state
-    rows = {row.node: row for row in primary.registered} if primary else {}
-    if primary is None or primary.node not in rows:
+    if primary is None or not primary.made_by_repmgr:
         return None
-    silent = frozenset(state.node for state in decision.states if state.error not in ("", ANOTHER_SYSTEM))
-    return Election(rows[primary.node], rows, silent)
+    rows = {row.node: row for row in primary.registered}
+    there = {state.node for state in decision.states if state.reachable or state.stranger or state.rejected}
+    slots = {number: primary.slot(f"repmgr_slot_{number}") for number in rows}
+    there |= {number for number, slot in slots.items() if slot and slot.active_pid is not None}
+    receivers = {state.node: state.receiver for state in decision.states if state.reachable}
+    leading = [*decision.strange_primaries, *(s.node for s in decision.states if s.is_primary and s is not primary)]
+    return Election(
+        rows[primary.node],
+        rows,
+        frozenset(state.node for state in decision.states) - there,
+        frozenset(node for node, receiver in receivers.items() if receiver and receiver.streaming),
+        tuple(node for node in leading if node in rows and rows[node].active),
+    )

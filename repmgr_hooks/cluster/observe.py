@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from repmgr_hooks.cluster.login import keeps_us_out
 from repmgr_hooks.cluster.wal import position
 from repmgr_hooks.errors import OperationFailed, answer_of
 from repmgr_hooks.settings.cluster import Cluster
@@ -112,7 +113,9 @@ class NodeState:
     replay_paused: bool = False
     witness: bool = False
     rejected: bool = False
-    """True if there was an answer: it does not let us in."""
+    """True if it answered that it does not let us in, and not because it is being started or stopped."""
+    stranger: bool = False
+    """True if it is of another system, and so counts as one that says nothing."""
 
     @property
     def reachable(self) -> bool:
@@ -201,7 +204,7 @@ def _state(node: int, answer: Rows | OperationFailed, cluster: Cluster) -> NodeS
         with answer_of(node):
             return _read(node, answer, cluster)
     except OperationFailed as error:
-        said, rejected = one_line(str(error), 500), error.code == "rejected"
+        said, rejected = one_line(str(error), 500), keeps_us_out(error)
         return NodeState(node, error=said, witness=cluster.nodes[node].witness, rejected=rejected)
 
 

@@ -43,21 +43,21 @@ class Hindrance(Enum):
         "there, as postgres: {repmgr} -f {conf} standby register",
     )
     CASCADED = (
-        "{nodes} follows another standby, and repmgrd promotes only one that follows the primary",
+        "{nodes} is registered below another node than the primary, and repmgrd promotes only one that follows that",
         "there, as postgres: {repmgr} -f {conf} standby follow --upstream-node-id={detail}",
     )
     LOCATION = (
         "{nodes} has another location than the primary ({detail}), and no other node that answers has the primary's",
-        "the same location= in each repmgr.conf, then there, as postgres: {repmgr} -f {conf} standby register --force; "
-        "or a witness in the primary's location",
+        "the primary's location= in its repmgr.conf, then there, as postgres: {repmgr} -f {conf} standby register "
+        "--force; or a witness in the primary's location",
     )
     MAJORITY = (
-        "{nodes} would have no majority of the nodes that follow the primary: too few of them answer",
+        "{nodes} would have no majority of the nodes that follow the primary: too few of them answer us",
         "make them answer; of one that is gone for good, as postgres: {repmgr} -f {conf} {detail}",
     )
-    STRANGER = (
-        "{detail} is a primary of another system, and repmgrd of {nodes} would follow it",
-        "stop that one's PostgreSQL before the primary fails",
+    OTHER_PRIMARY = (
+        "{detail} is out of recovery too, and repmgr would not promote {nodes} beside it",
+        "if its address in the configuration is right, stop it before the primary fails; then rejoin or clone it",
     )
     REFUSED = ("repmgr refuses the repmgr.conf of {nodes}: {detail}", "correct {conf}, then start repmgrd")
 

@@ -46,7 +46,10 @@ def confirmed(state: ClusterState, host: Host) -> ClusterState:
     """
     decision = PrimaryFinder(state.cluster, state.last_known).decision(host)
     states = {node.node: node for node in decision.states}
-    if not states[state.primary].reachable and decision.primary is None and not decision.stale_primaries:
+    if not states[state.primary].reachable and decision.primary is None:
+        if decision.stale_primaries:
+            said = f"node {state.primary} does not answer, and a stale primary does; nothing more is done"
+            raise PrimaryChanged(f"the primary has changed meanwhile: {said}")
         raise OperationFailed(f"the primary does not answer ({states[state.primary]})", code="no_answer")
     if (decision.primary, decision.timeline) != (state.primary, state.timeline):
         seen = "; ".join(map(str, decision.states))

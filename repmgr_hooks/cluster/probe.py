@@ -140,12 +140,12 @@ def merged(probes: Iterable[Probe]) -> list[Probe]:
 
 
 def led_astray(probes: Iterable[Probe], primary: int | None) -> list[Probe]:
-    """Return the same, where a client that writes on another node than the primary does not count as served, nor does
-    one that reads on a node out of recovery; and what keeps it from writing there is nothing to be mended.
-    """
+    """Return the same; a client that writes, or would write, on another node than the primary is not served there."""
+    code = ProbeCode
+    there = (code.WRITES, code.READS_ON_PRIMARY, code.COMMIT_WAITS, code.READ_ONLY, code.DISK_FULL)
     return [
         replace(found, code=ProbeCode.ELSEWHERE, message=f"it leads to node {found.node}", hint=FOREIGN_RULE)
-        if primary not in (None, found.node) and found.code.value in ("writes", "reads_on_primary", "commit_waits")
+        if found.code in there and primary not in (None, found.node)
         else found
         for found in probes
     ]

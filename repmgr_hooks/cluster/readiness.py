@@ -243,8 +243,6 @@ def _hindrances(
     row = next((row for row in primary.registered if row.node == state.node), None) if primary else None
     if settled and (voting := election(decision)):
         yield from voting.against(state.node)
-    if decision.strange_primaries:
-        yield Hindrance.STRANGER, named(decision.strange_primaries)
     if row and not row.electable:
         yield Hindrance.PRIORITY, ""
     if row and not row.active and settled:

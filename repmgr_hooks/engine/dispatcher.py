@@ -117,7 +117,6 @@ def _make_true(run: _Run, scheduled: list[ScheduledAction]) -> RunResult:
         scheduled = _select_without_claims(run)
     state = cluster_state(decision, run.finder)
     scheduled = concerning(applying(scheduled, state), run.managed.cluster, run.host)
-    scheduled = run.opened.before_others(scheduled, state)
     done = _plan_and_apply(run, scheduled, state)
     return log_result(_summed_up(run, decision, done))
 
@@ -146,7 +145,9 @@ def _plan_and_apply(run: _Run, scheduled: list[ScheduledAction], state: ClusterS
     if run.dry_run:
         ours = [item for item in scheduled if works_on(item.action, state.cluster, run.host)]
         return dry_run_steps(ours, state, run.host)
-    return plan_and_apply(scheduled, state, run.host, run.begun, run.observer)
+    again = run.opened.again(scheduled, state)
+    done = plan_and_apply([*again, *scheduled], state, run.host, run.begun, run.observer)
+    return [item for number, item in enumerate(done) if number >= len(again) or item.steps or item.problems]
 
 
 def _summed_up(run: _Run, decision: PrimaryDecision, done: list[ActionResult]) -> RunResult:
@@ -171,6 +172,6 @@ def _only_fence(run: _Run, decision: PrimaryDecision, before: Sequence[ActionRes
 
 def _contradicted(event: Event, decision: PrimaryDecision) -> RunResult:
     """An event that the cluster contradicts changes nothing; if a node is silent, it may yet come true."""
-    silent = any(not state.reachable for state in decision.states)
+    silent = any(not (state.reachable or state.stranger) for state in decision.states)
     said = f"{event} contradicts the cluster: {decision}; nothing was changed"
     return RunResult(False, said, decision, again=silent, problem=Problem("contradiction", said))

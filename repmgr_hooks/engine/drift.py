@@ -49,6 +49,9 @@ class Drift:
     """What a failed run has left is done now, not at its next retry: the gateway's address has come to this host, or
     what could not be looked at can be."""
 
+    open_ports: frozenset[str] = frozenset()
+    """The ports that were looked at, and lead where they are to lead."""
+
     @property
     def pending(self) -> tuple[Problem, ...]:
         """What is missing."""
@@ -58,11 +61,6 @@ class Drift:
     def unseen(self) -> frozenset[Place]:
         """The actions of which nobody can see what is missing: Barman does not answer, say."""
         return frozenset(place_of(item.action) for item in self.found if item.problems)
-
-    @property
-    def missing_ports(self) -> frozenset[object]:
-        """The ports that do not lead where they are to lead, or of which that cannot be seen."""
-        return frozenset(getattr(item.action.config, "open", None) for item in self.found if differences([item]))
 
     @property
     def in_desired_state(self) -> bool:
@@ -107,6 +105,7 @@ def find_drift(
     # A change of anybody's rules makes every cluster look at its own again, for each of its ports.
     once = AskedOnce(host)
     found: list[ActionResult] = []
+    led: set[str] = set()
     now_there: dict[str, object] = {}  # a fingerprint depends on no option
     for item in select(managed.routes, []):
         if item.action.on_tick and works_on(item.action, managed.cluster, host):
@@ -119,9 +118,13 @@ def find_drift(
                 found += seen
                 if new and differences(seen):
                     return Drift(decision, now, tuple(found))
+                if differences(seen):
+                    continue
+            led.add(str(getattr(item.action.config, "open", "")))
     kept = housekeep(managed, state, host, now_there, fingerprints)
     said, missing = (*warnings(managed, state, host), *kept), differences(found)
-    return Drift(decision, now, tuple(found), tuple(problem for problem in said if problem not in missing))
+    warned = tuple(problem for problem in said if problem not in missing)
+    return Drift(decision, now, tuple(found), warned, open_ports=frozenset(led))
 
 
 def _while_unknown(

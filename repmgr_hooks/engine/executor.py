@@ -156,7 +156,7 @@ def _make_one_true(chosen: ScheduledAction, attempt: Attempt, again: bool = Fals
     except PrimaryChanged:
         raise
     except OperationFailed as error:
-        if not chosen.action.helper:
+        if not (chosen.action.helper or chosen.again):
             raise
         log.error("%s: %s; going on without it", chosen.action.title, error)
         return ActionResult(chosen.action, problems=(Problem.of(error),))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from repmgr_hooks.cluster.decide import ClusterState, PrimaryDecision
+from repmgr_hooks.cluster.decide import ClusterState, PrimaryDecision, last_known_of
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
+from repmgr_hooks.cluster.observe import NodeState
 from repmgr_hooks.cluster.primary import PrimaryFinder
 from repmgr_hooks.cluster.reasons import ReasonCode
 from repmgr_hooks.engine.routes import Action
@@ -29,6 +30,8 @@ class ScheduledAction:
 
     action: Action
     event: Event | None
+    again: bool = False
+    """Whether it is done before its turn, too, and nothing waits for it then."""
 
     @property
     def place(self) -> Place:
@@ -128,24 +131,23 @@ class RunObserver:
 
 
 class Opened(NamedTuple):
-    """The ports that have led to a primary since it is the primary, on its timeline."""
+    """The ports that have led to a primary since it is the primary."""
 
-    primary: int | None = None
-    timeline: int = 0
+    primary: LastKnownPrimary | None = None
     ports: frozenset[str] = frozenset()
 
-    def and_now(self, decision: PrimaryDecision, ports: Collection[str]) -> Opened:
+    def and_now(self, primary: NodeState, ports: Collection[str]) -> Opened:
         """Return the same with those that lead to the primary now."""
-        same = (self.primary, self.timeline) == (decision.primary, decision.timeline)
-        return Opened(decision.primary, decision.timeline, frozenset(ports) | (self.ports if same else frozenset()))
+        known = last_known_of(primary)
+        return Opened(known, frozenset(ports) | (self.ports if known == self.primary else frozenset()))
 
-    def before_others(self, scheduled: Sequence[ScheduledAction], state: ClusterState) -> list[ScheduledAction]:
-        """Return the actions, and in front once more those that open such a port: somebody has flushed the rules, say,
+    def again(self, scheduled: Sequence[ScheduledAction], state: ClusterState) -> list[ScheduledAction]:
+        """Return the actions that open such a port, to be done first once more: somebody has flushed the rules, say,
         and what a new primary must have before the applications are let in is no reason to keep them out of this one.
         """
-        ports = self.ports if (self.primary, self.timeline) == (state.primary, state.timeline) else ()
-        again = [item for item in scheduled if getattr(item.action.config, "open", None) in ports]
-        return [*again, *scheduled]
+        ports = self.ports if last_known_of(state.states[state.primary]) == self.primary else ()
+        opening = [item for item in scheduled if getattr(item.action.config, "open", None) in ports]
+        return [replace(item, again=True) for item in opening if not item.action.helper]
 
 
 NOTHING_OPENED = Opened()

@@ -150,7 +150,7 @@ class Monitor:
         seen = replace(seen, at_once=at_once, warnings=(*seen.warnings, *others))
         self._unseen = seen.unseen
         if (state := seen.decision.primary_state) and last_known_of(state) == last_known:
-            self.opened = self.opened.and_now(seen.decision, {*self._managed.opened_ports} - seen.missing_ports)
+            self.opened = self.opened.and_now(state, seen.open_ports)
         self.news = self._news(seen)
         if was_well and seen.pending and seen.decision.primary == primary:
             RUNS.lost()

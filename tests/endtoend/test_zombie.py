@@ -123,7 +123,7 @@ def test_a_node_of_another_system_has_no_say(three: Lab) -> None:
         "the node to be named",
     )
     assert "primary is node 1" in status and "or stop it and clone it: repmgr standby clone" in status, status
-    assert "no standby would be promoted: node 3 is a primary of another system" in status
+    assert "no standby would be promoted: node 3 is out of recovery too" in status
     assert lab.gateway.hooks("check").returncode == 1
     assert lab.gateway.hooks("reconcile").returncode == 0, "it stands in the way of no repair"
 
@@ -144,7 +144,7 @@ def test_a_failover_after_the_node_of_another_system_was_stopped(three: Lab) -> 
     lab = three
     client = lab.start_client()
     make_anew(lab, lab.db3)
-    wait_for(lambda: "stop that one's PostgreSQL before" in lab.gateway.hooks("status").stdout, "the hint", every=1)
+    wait_for(lambda: "stop it before the primary fails" in lab.gateway.hooks("status").stdout, "the hint", every=1)
     lab.db3.pg_ctl("stop", "-m", "fast")
     wait_for(lambda: "would promote node 2" in lab.gateway.hooks("status").stdout, "a failover to be possible", every=1)
     lab.db1.pg_ctl("stop", "-m", "immediate")

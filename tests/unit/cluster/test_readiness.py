@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from repmgr_hooks.cluster import readiness
+from repmgr_hooks.cluster.election import election
 from repmgr_hooks.cluster.last_known import LastKnownPrimary
 from repmgr_hooks.cluster.observe import observe
-from repmgr_hooks.cluster.obstacles import Hindrance, Obstacle
+from repmgr_hooks.cluster.obstacles import MAY_WIN, WINS, Hindrance, Obstacle
 from repmgr_hooks.cluster.primary import PrimaryFinder
 from repmgr_hooks.cluster.readiness import NO_FILES, Files, Readiness, ReadinessProbe
 from repmgr_hooks.cluster.repmgr_files import Identity, node_of
@@ -20,7 +21,7 @@ from repmgr_hooks.errors import OperationFailed
 from repmgr_hooks.repmgr_conf import RepmgrConf, examine
 from repmgr_hooks.settings.cluster import Cluster, Gateway, Node
 from repmgr_hooks.system.steps import Program
-from tests.fake import FakeHost, FakeNode
+from tests.fake import FakeHost, FakeNode, FakeSlot
 
 NODES = {1: Node("10.0.0.11"), 2: Node("10.0.0.12"), 3: Node("10.0.0.13")}
 THREE = Cluster(nodes=NODES, gateway=Gateway("10.0.0.20", {"app": 54322}), name="main")
@@ -94,8 +95,8 @@ def test_a_primary_of_another_system_would_be_followed(in_recovery: bool, nodes:
     asked = readiness.ask([2], THREE, host)
     standbys = [state for state in decision.states if state.reachable and state.role == "standby"]
     seen = readiness.judge(decision, standbys, asked, NO_FILES, 10, True)
-    assert {item.nodes for item in seen.obstacles if item.code is Hindrance.STRANGER and item.nobody} == nodes
-    assert all("node 3 is a primary of another system" in str(item) for item in seen.obstacles)
+    assert {item.nodes for item in seen.obstacles if item.code is Hindrance.OTHER_PRIMARY and item.nobody} == nodes
+    assert all("node 3 is out of recovery too" in str(item) for item in seen.obstacles)
 
 
 @pytest.mark.parametrize("ago", [0.0, 14.0])
@@ -178,6 +179,37 @@ def test_repmgrs_own_election(
     seen = election_of(host, cluster)
     assert seen is not None and codes(seen) == expected
     assert bool(seen.candidates) == (not expected)
+
+
+def test_whom_we_do_not_reach_the_others_may() -> None:
+    """It streams through its slot, or has an answer for us: the majority is there."""
+    host = three()
+    host.nodes[1].slots["repmgr_slot_3"] = FakeSlot(active=True)
+    of(3, reachable=False)(host)
+    seen = election_of(host)
+    assert seen is not None and (seen.candidates, seen.obstacles) == ((2,), ())
+
+
+@pytest.mark.parametrize(
+    ("idle", "streaming", "vote"), [(2, (3,), ""), (3, (3,), WINS), (3, (2,), ""), (2, (), WINS), (3, (2, 3), MAY_WIN)]
+)
+def test_who_receives_wal_wins_over_one_that_does_not(idle: int, streaming: tuple[int, ...], vote: str) -> None:
+    host = three()
+    for node in (2, 3):
+        host.nodes[node].upstream = 1 if node in streaming else None
+    voting = election(PrimaryFinder(THREE, LastKnownPrimary()).decision(host))
+    assert voting is not None and voting.votes_for(idle, [5 - idle]) == vote
+
+
+@pytest.mark.parametrize("active", [True, False])
+def test_repmgr_promotes_nobody_beside_one_that_it_holds_for_active(active: bool) -> None:
+    host = three()
+    of(3, in_recovery=False, timeline=2, registered=(1,))(host)
+    of(1, inactive=() if active else (3,))(host)
+    decision = PrimaryFinder(THREE, LastKnownPrimary(1, 1, host.nodes[1].system_identifier)).decision(host)
+    seen = ReadinessProbe().look(decision, THREE, host)
+    assert decision.primary == 1 and seen is not None
+    assert (Hindrance.OTHER_PRIMARY in {code for code, _, _ in codes(seen)}) == active
 
 
 def test_a_cascaded_standby_is_not_promoted_and_no_fault() -> None:

@@ -41,6 +41,11 @@ NODE_1, NODE_2 = "10.0.0.11:5432", "10.0.0.12:5432"
 APP_CLIENT = Flow("10.0.0.30", 40000, "10.0.0.20", 54322)
 
 
+SYSTEM = "7300000000000000001"
+SEEN_2 = LastKnownPrimary(2, 2, SYSTEM)
+"""Node 2 was the primary, on timeline 2."""
+
+
 class SurprisingError(Exception):
     """An exception that cannot even be shown."""
 
@@ -317,10 +322,11 @@ def test_a_stale_primary_beside_a_silent_one_ends_the_run() -> None:
 @pytest.mark.parametrize(
     ("known", "at_once"),
     [
-        (Opened(2, 2, frozenset({"app"})), True),
-        (Opened(2, 1, frozenset({"app"})), False),
-        (Opened(1, 2, frozenset({"app"})), False),
-        (Opened(2, 2, frozenset({"barman"})), False),
+        (Opened(SEEN_2, frozenset({"app"})), True),
+        (Opened(replace(SEEN_2, timeline=1), frozenset({"app"})), False),
+        (Opened(replace(SEEN_2, primary=1), frozenset({"app"})), False),
+        (Opened(replace(SEEN_2, system_identifier="4711"), frozenset({"app"})), False),
+        (Opened(SEEN_2, frozenset({"barman"})), False),
         (NOTHING_OPENED, False),
     ],
 )
@@ -336,14 +342,39 @@ def test_a_port_that_was_open_under_this_primary_waits_for_nothing(known: Opened
     assert (opened(host) - begun < 5) == at_once
 
 
-def test_what_has_been_open_since_the_primary_is_the_primary() -> None:
+def test_a_port_that_cannot_be_opened_again_keeps_nothing_from_barman() -> None:
     host = failed_over()
-    two = PrimaryFinder(MAIN.cluster, SEEN_2).decision(host)
-    host = FakeHost()
-    one = PrimaryFinder(MAIN.cluster, LastKnownPrimary(1, 1, SYSTEM)).decision(host)
+    assert handle(MAIN, host, [PROMOTED]).ok
+    del host.nodes[2].slots["barman"]
+    host.nat = NatTable()
+    shut = Opened(SEEN_2, frozenset({"app"}))
+
+    def locked(program: Program) -> str:
+        raise OperationFailed("another app is currently holding the xtables lock")
+
+    host.programs["iptables-restore"] = locked
+    run = handle(route(SLOT, OPEN_APP), host, [], everything=True, last_known=SEEN_2, opened=shut)
+    assert not run.ok
+    assert "barman" in host.nodes[2].slots
+
+
+def test_a_look_says_which_ports_lead_where_they_should() -> None:
+    host = failed_over()
+    assert handle(MAIN, host, [PROMOTED]).ok
+    marks: dict[str, object] = {}
+    for _ in range(2):
+        assert drift(MAIN, host, SEEN_2, marks).open_ports >= {"app", "barman"}
+    host.nat = NatTable()
+    assert not drift(MAIN, host, SEEN_2, marks).open_ports & {"app", "barman"}
+
+
+def test_what_has_been_open_since_the_primary_is_the_primary() -> None:
+    two = PrimaryFinder(MAIN.cluster, SEEN_2).decision(failed_over()).primary_state
+    one = PrimaryFinder(MAIN.cluster, LastKnownPrimary(1, 1, SYSTEM)).decision(FakeHost()).primary_state
+    assert one and two
     known = NOTHING_OPENED.and_now(one, {"app"}).and_now(one, {"barman"})
-    assert known == Opened(1, 1, frozenset({"app", "barman"})), "it stays so, if it is flushed"
-    assert known.and_now(two, {"barman"}) == Opened(2, 2, frozenset({"barman"})), "and not under another primary"
+    assert known.ports == {"app", "barman"}, "it stays so, if it is flushed"
+    assert known.and_now(two, {"barman"}).ports == {"barman"}, "and not under another primary"
 
 
 def test_a_primary_that_is_silent_for_a_while_is_tried_again() -> None:
@@ -361,11 +392,6 @@ def test_no_port_opens_to_a_primary_that_stays_silent() -> None:
     assert not run.ok
     assert host.leads_to(host.app_port) is None
     assert "does not answer" in run.done[-1].error
-
-
-SYSTEM = "7300000000000000001"
-SEEN_2 = LastKnownPrimary(2, 2, SYSTEM)
-"""Node 2 was the primary, on timeline 2."""
 
 
 def back_from_the_dead() -> FakeHost:
