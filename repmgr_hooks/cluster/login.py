@@ -57,14 +57,3 @@ def address_in(message: str) -> str:
     """
     words = re.findall(r"(?<![\w.:])[0-9a-f]+(?:[.:]+[0-9a-f]+)+(?![\w:])", message)
     return next((word for word in reversed(words) if is_address(word)), "")
-
-
-KEEPS_OUT = re.compile(
-    "too many (clients|connections)|remaining connection slots|authentication failed|not permitted|pg_hba.conf"
-)
-
-
-def keeps_us_out(error: OperationFailed) -> bool:
-    """True if a node has answered that it lets us not in, and not because it is being started or stopped; in English
-    alone: in other words it counts as silent."""
-    return error.code == "rejected" and bool(KEEPS_OUT.search(str(error)))

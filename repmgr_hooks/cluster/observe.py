@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from repmgr_hooks.cluster.login import keeps_us_out
 from repmgr_hooks.cluster.wal import position
-from repmgr_hooks.errors import OperationFailed, answer_of
+from repmgr_hooks.errors import OperationFailed, answer_of, keeps_us_out
 from repmgr_hooks.settings.cluster import Cluster
 from repmgr_hooks.settings.endpoint import Endpoint
 from repmgr_hooks.system.steps import Host, Rows, Sql

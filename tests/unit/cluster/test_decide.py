@@ -516,6 +516,11 @@ MEMORIES = st.builds(
 )
 
 
+def of_ours(states: list[NodeState], last_known: LastKnownPrimary) -> list[NodeState]:
+    """Those that answer, and are of the system that is known, if one is."""
+    return [state for state in answered(states) if last_known.system_identifier in ("", state.system_identifier)]
+
+
 def named(state: NodeState) -> list[int]:
     """The primaries in a node's metadata."""
     return [row.node for row in state.registered if row.kind == "primary"]
@@ -550,12 +555,12 @@ def test_a_primary_is_never_older_than_what_was_seen_nor_than_a_node_unless_it_i
     decision = decide(states, last_known, 5)
     if decision.primary is not None:
         assert decision.timeline >= last_known.timeline
-        newer = {state.node for state in answered(states) if state.timeline > decision.timeline}
+        newer = {state.node for state in of_ours(states, last_known) if state.timeline > decision.timeline}
         if newer and decision.primary != last_known.primary:
             (chosen,) = [state for state in states if state.node == decision.primary]
             assert decision.reason.code is ReasonCode.KEPT and not newer & last_known.promoted
             assert chosen.made_by_repmgr or chosen.node in last_known.promoted
-            assert last_known.primary in {state.node for state in answered(states) if state.is_primary}
+            assert last_known.primary in {state.node for state in of_ours(states, last_known) if state.is_primary}
 
 
 @given(CLUSTERS, MEMORIES)
@@ -588,9 +593,7 @@ def test_a_node_of_another_system_changes_no_choice_beside_a_primary_of_ours(
 def test_of_several_only_the_one_that_repmgr_made_or_that_was_there_before_is_chosen(
     states: list[NodeState], last_known: LastKnownPrimary
 ) -> None:
-    known = last_known.system_identifier
-    of_ours = [state for state in answered(states) if known in ("", state.system_identifier)]
-    out_of_recovery = [state for state in of_ours if not state.in_recovery]
+    out_of_recovery = [state for state in of_ours(states, last_known) if not state.in_recovery]
     decision = decide(states, last_known)
     if len(out_of_recovery) > 1 and decision.primary not in (None, last_known.primary, *last_known.promoted):
         (chosen,) = [state for state in states if state.node == decision.primary]
@@ -603,7 +606,7 @@ def test_a_healthy_primary_is_left_only_for_one_that_repmgr_made(
 ) -> None:
     healthy = [
         state
-        for state in answered(states)
+        for state in of_ours(states, last_known)
         if state.node == last_known.primary and not state.in_recovery and state.timeline >= last_known.timeline
     ]
     decision = decide(states, last_known, 5)
