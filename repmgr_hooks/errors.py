@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -139,12 +138,10 @@ def did_you_mean(word: object, known: Iterable[object]) -> str:
     return f"did you mean '{near[0]}'?" if near else ""
 
 
-KEEPS_OUT = re.compile(
-    "too many (clients|connections)|remaining connection slots|authentication failed|not permitted|pg_hba.conf"
-)
+KEEPS_OUT = ("too many c", "remaining connection slots", "authentication failed", "not permitted", "pg_hba.conf")
 
 
 def keeps_us_out(error: OperationFailed) -> bool:
     """True if a node has answered that it lets us not in, and not because it is being started or stopped; in English
     alone: in other words it counts as silent."""
-    return error.code == "rejected" and bool(KEEPS_OUT.search(str(error)))
+    return error.code == "rejected" and any(words in str(error) for words in KEEPS_OUT)

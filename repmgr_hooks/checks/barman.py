@@ -183,8 +183,9 @@ def _cron(topic: Topic, said: Mapping[str, str], settings: Barman, host: Host) -
     # The directory's own time counts only if the lock file is gone.
     ago = clock.wall() - (times[-1] if times else 0)
     if ago < -CRON_EVERY:
-        what = f"when Barman's cron last ran cannot be seen: {(directory, file)[len(times) - 1]} is from the future"
-        return topic.warn(what, "on both hosts: timedatectl set-ntp true; then touch it")
+        place = (directory, file)[len(times) - 1]
+        what = f"when Barman's cron last ran cannot be seen: {place} is from the future"
+        return topic.warn(what, f"on both hosts: timedatectl set-ntp true; then where Barman runs: touch {place}")
     if ago > CRON_EVERY:
         when = f"last ran {ago / 60:.0f} minutes ago" if times else "has never run"
         return topic.fail(f"Barman's cron {when}: no stream is started, no WAL archived", hint)
@@ -271,7 +272,7 @@ def _disk(topic: Topic, said: Mapping[str, str], settings: Barman, host: Host) -
         way = f"chown barman: {' '.join(closed)}; if it is mounted read-only, findmnt -T {closed[0]}"
         return topic.fail(f"Barman cannot write into {' and '.join(closed)}", way)
     if not room:
-        return topic.warn(f"{places[0]} is not there", "Barman makes it when it first runs: barman cron")
+        return topic.warn(f"{places[0]} is not there", f"{' '.join(settings.command)} check {settings.server}")
     for target, avail in room.items():
         if avail < LEAST_ROOM:
             what = f"{size(avail)} of room are left on {target}, where Barman's WAL is"

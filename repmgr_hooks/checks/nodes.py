@@ -144,7 +144,7 @@ def _silent(topic: Topic, managed: ManagedCluster, number: int, error: Operation
     password = f"in {place}: {there}:{port}:*:{settings.user}:PASSWORD"
     if "password authentication failed" in what:
         expired = (
-            f"if that is right, it has expired; on the primary: alter role {settings.user} valid until 'infinity';"
+            f"if that is right, it may have expired; on the primary: alter role {settings.user} valid until 'infinity';"
         )
         return topic.fail(what, f"{password}; {expired}")
     if "password" in what:
